@@ -59,8 +59,9 @@ _VERBS = {
     "algorithm": ("modelyard.commands.algorithm", "Provided algorithms: list, show."),
     "model": (
         "modelyard.commands.model",
-        "Models: create, list, show, update, alias, unalias, aliases, delete.",
+        "Models: create, list, show, update, alias, promote, unalias, aliases, delete.",
     ),
+    "evaluation": ("modelyard.commands.evaluation", "Model evaluations: list, show, compare."),
     "tensorboard": (
         "modelyard.commands.tensorboard",
         "Show the TensorBoard logs of an experiment or a run.",
@@ -122,7 +123,7 @@ class _Verbs(typer.core.TyperGroup):
 # Verbs that import what the fork server of a running stack has imported already.
 _FORKED = {
     "run", "runs", "experiment", "template", "model", "schedule", "pipeline", "apply",
-    "tensorboard", "notify", "storage",
+    "tensorboard", "notify", "storage", "evaluation",
 }  # fmt: skip
 _FORKED_VARIABLE = "MODELYARD_FORKED"
 

@@ -13,16 +13,38 @@ from infra import identity
 from infra.prefect_client import prefect_client
 from registry import flow_kinds, tracking
 from registry.blockers import Blocker
+from registry.models import model_versions
 from registry.runs import labels as run_labels
 from registry.runs import runs, statuses
 from registry.runs.run_views import RunView
 from registry.tunings import tuning_removal
-from registry.views import JsonObject
+from registry.views import Instant, JsonObject, View
 
 # Tag of an evaluation's MLflow run: the version that was evaluated.
 EVALUATED_TAG = "modelyard.evaluated_model"
 
+KIND = flow_kinds.EVALUATE.name
 _CHILD = flow_kinds.BATCH_INFERENCE.name
+
+
+class EvaluationView(View):
+    """An evaluation, as lists show it.
+
+    Attributes:
+        id: Its flow run.
+        name: The run's name.
+        model: The version that is evaluated, or an alias.
+        task: What the model predicts.
+        state: The reference's word for the run's state.
+        started: When its first attempt started.
+    """
+
+    id: str
+    name: str
+    model: str
+    task: str
+    state: str
+    started: Instant | None
 
 
 @dataclass(frozen=True)
@@ -130,21 +152,26 @@ def remove(run_id: str) -> JsonObject:
     return tuning_removal.remove(run_id)
 
 
-def of_model(uri: str) -> list[str]:
+def of_model(name: str, version: int) -> list[str]:
     """MLflow runs of the evaluations of a version that are complete, the newest first.
 
-    Args:
-        uri: The version, as ``models:/NAME/VERSION``.
+    Evaluations of an earlier version of the same name and number, which was deleted, are left out.
+
+    Raises:
+        NotFoundError: If there is no such version.
     """
+    found = model_versions.find(name, version)
     mlflow = tracking.client()
     experiments = [
-        str(found.experiment_id)
-        for found in tracking.paged(lambda token: mlflow.search_experiments(page_token=token))
+        str(one.experiment_id)
+        for one in tracking.paged(lambda token: mlflow.search_experiments(page_token=token))
     ]
-    quoted = '"' if "'" in uri else "'"
-    found = mlflow.search_runs(
+    uri = model_versions.uri(found)
+    quote = '"' if "'" in uri else "'"
+    evaluated = mlflow.search_runs(
         experiments,
-        f"tags.`{EVALUATED_TAG}` = {quoted}{uri}{quoted} AND attributes.status = 'FINISHED'",
+        f"tags.`{EVALUATED_TAG}` = {quote}{uri}{quote} AND attributes.status = 'FINISHED'",
         order_by=["attributes.start_time DESC"],
     )
-    return [run.info.run_id for run in found]
+    made = found.creation_timestamp or 0
+    return [run.info.run_id for run in evaluated if (run.info.start_time or 0) >= made]

@@ -32,7 +32,7 @@ _OF_RUNS = (
     "modelyard.commands.deploy", "modelyard.commands.experiment", "modelyard.commands.template",
     "modelyard.commands.schedule", "modelyard.commands.pipeline",
     "modelyard.commands.tensorboard", "modelyard.commands.apply", "modelyard.commands.notify",
-    "modelyard.commands.storage", "infra.storage.s3",
+    "modelyard.commands.storage", "modelyard.commands.evaluation", "infra.storage.s3",
 )  # fmt: skip
 # Kubeflow's SDK then imports the pipelines' format alone.
 PRELOADER_ENV = {"_KFP_RUNTIME": "true"}

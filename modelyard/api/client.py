@@ -11,6 +11,7 @@ from flows import connection
 from flows.connection import StackKind
 
 if TYPE_CHECKING:
+    from modelyard.api.evaluations import EvaluationVerbs
     from modelyard.api.experiments import ExperimentVerbs
     from modelyard.api.models import ModelVerbs
     from modelyard.api.notify import NotifyVerbs
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # Each is imported when it is used: a caller needs few of them.
 NOUNS = {
+    "evaluations": "modelyard.api.evaluations:EvaluationVerbs",
     "experiments": "modelyard.api.experiments:ExperimentVerbs",
     "models": "modelyard.api.models:ModelVerbs",
     "notify": "modelyard.api.notify:NotifyVerbs",
@@ -44,6 +46,7 @@ class Client:
     called there use the same stack.
 
     Attributes:
+        evaluations: Model evaluations.
         experiments: Experiments.
         models: Registered models.
         notify: Notifications.
@@ -54,6 +57,7 @@ class Client:
         templates: Training templates.
     """
 
+    evaluations: type[EvaluationVerbs]
     experiments: type[ExperimentVerbs]
     models: type[ModelVerbs]
     notify: type[NotifyVerbs]

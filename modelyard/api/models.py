@@ -19,6 +19,7 @@ from registry.models import (
 from registry.models.model_views import ModelVersionView, ModelView
 from registry.models.models import ServingSpec
 from registry.views import JsonObject
+from tasks.evaluation import evaluation_records
 
 
 def _create(
@@ -126,6 +127,7 @@ class ModelVerbs:
     show = staticmethod(verb(model_lineage.show))
     update = staticmethod(_update)
     alias = staticmethod(verb(model_aliases.point))
+    promote = staticmethod(verb(evaluation_records.promote))
     unalias = staticmethod(verb(model_aliases.drop))
     aliases = staticmethod(verb(model_aliases.moves))
     delete = staticmethod(verb(_delete))

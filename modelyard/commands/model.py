@@ -19,6 +19,7 @@ from registry.frameworks import FRAMEWORKS
 from registry.models import model_aliases, model_lineage, models
 from registry.models.model_references import SCHEME
 from registry.models.model_views import ModelVersionView
+from tasks.evaluation import evaluation_records
 
 app = typer.Typer(
     add_completion=False,
@@ -141,6 +142,28 @@ def alias(
     """Point an alias at a version."""
     with connected():
         output.thing(model_aliases.point(name, alias, version, reason), as_json_=json)
+
+
+@app.command()
+def promote(
+    name: Name,
+    version: Number,
+    alias: Annotated[str, typer.Option(help="The alias, such as champion.")],
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Rule that the version's evaluation must pass, where old is that of the version "
+            "that the alias points to: 'roc_auc >= old + 0.01', 'log_loss < old', "
+            "'recall/yes > 0.9'. Judged on the lower bound of a paired bootstrap. May be repeated."
+        ),
+    ] = None,
+    reason: Reason = "",
+    json: Json = False,
+) -> None:
+    """Point an alias at a version, if its evaluation passes the gate."""
+    with connected():
+        done = evaluation_records.promote(name, version, alias, gate or (), reason)
+        output.thing(done, as_json_=json)
 
 
 @app.command()

@@ -29,6 +29,7 @@ _RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)
 
 # Deeds in the history: a move, a move by somebody else that was noticed, a change of name.
 _MOVED, _FOUND, _RENAMED, _DELETED = "alias", "alias found", "rename", "delete"
+_REFUSED = "alias refused"  # a version that did not pass a gate
 
 
 def check(alias: str) -> None:
@@ -56,12 +57,64 @@ def point(name: str, alias: str, number: int, why: str = "") -> dict[str, Any]:
     check(alias)
     _check_reason(why)
     with catalogue.advisory_lock(model_versions.lock(name)):
-        before = _settled(name, alias)
-        model_versions.check_active(model_versions.find(name, number))
-        if before != number:
-            client().set_registered_model_alias(name, alias, str(number))
-            _record(_MOVED, name, alias, before, number, why)
+        return _point(name, alias, number, _settled(name, alias), why)
+
+
+def point_from(
+    before: int | None, name: str, alias: str, number: int, why: str, gate: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Point ``alias`` at a version that has passed a gate; ``{"alias", "from", "to"}``.
+
+    Args:
+        before: Where it pointed when the gate was judged.
+        name: The model.
+        alias: The alias.
+        number: The version.
+        why: A reason.
+        gate: The rules, the numbers and the verdict, which the history keeps.
+
+    Raises:
+        NotFoundError: If there is no such version.
+        ConflictError: ``ModelNotActive``; ``AliasMoved``, if it points elsewhere meanwhile.
+    """
+    with catalogue.advisory_lock(model_versions.lock(name)):
+        now = _settled(name, alias)
+        if now != before:
+            raise ConflictError(
+                f"The alias {alias!r} of {name!r} was moved to {now} while its gate was judged.",
+                "Repeat the command: the gate compares with the version that it points to now.",
+                code="AliasMoved",
+            )
+        return _point(name, alias, number, before, why, gate=dict(gate))
+
+
+def _point(
+    name: str, alias: str, number: int, before: int | None, why: str, **more: Any
+) -> dict[str, Any]:
+    model_versions.check_active(model_versions.find(name, number))
+    if before != number:
+        client().set_registered_model_alias(name, alias, str(number))
+        _record(_MOVED, name, alias, before, number, why, **more)
     return {"alias": alias, "from": before, "to": number}
+
+
+def target(name: str, alias: str, why: str = "") -> int | None:
+    """Where ``alias`` points; None if nowhere.
+
+    Raises:
+        BadInputError: If it cannot be an alias, or ``why`` no reason of a move.
+        NotFoundError: If there is no such model.
+    """
+    check(alias)
+    _check_reason(why)
+    return actual(model_versions.find_model(name).aliases).get(alias)
+
+
+def record_refusal(
+    before: int | None, name: str, alias: str, number: int, why: str, gate: Mapping[str, Any]
+) -> None:
+    """Write down that a version did not pass a gate; arguments as of :func:`point_from`."""
+    _record(_REFUSED, name, alias, before, before, why, refused=number, gate=dict(gate))
 
 
 def drop(name: str, alias: str, why: str = "") -> dict[str, Any]:
@@ -121,9 +174,15 @@ def _settled(name: str, alias: str) -> int | None:
 
 
 def _record(
-    verb: str, name: str, alias: str, before: int | None, after: int | None, why: str
+    verb: str,
+    name: str,
+    alias: str,
+    before: int | None,
+    after: int | None,
+    why: str,
+    **more: Any,
 ) -> None:
-    detail = {"alias": alias, "from": before, "to": after, "why": why}
+    detail = {"alias": alias, "from": before, "to": after, "why": why, **more}
     history.record(NOUN, name, verb, **detail)
 
 
@@ -236,16 +295,17 @@ def moves(name: str, alias: str | None = None) -> list[dict[str, Any]]:
     """Every known move of a model's aliases, or of one, oldest first.
 
     Each is ``{"at", "user", "alias", "from", "to", "why"}``; the user is None where somebody moved
-    it outside Modelyard, and ``at`` is then when that was noticed.
+    it outside Modelyard, and ``at`` is then when that was noticed. One that a gate has decided has
+    the ``gate``; where a version did not pass, it is ``refused``, and the alias stayed.
     """
     return [
         {
             "at": deed["at"],
-            "user": deed["user"] if deed["verb"] == _MOVED else None,
+            "user": deed["user"] if deed["verb"] != _FOUND else None,
             **deed["detail"],
         }
         for _, deed in _story(name)
-        if deed["verb"] in {_MOVED, _FOUND} and alias in {None, deed["detail"]["alias"]}
+        if deed["verb"] in {_MOVED, _FOUND, _REFUSED} and alias in {None, deed["detail"]["alias"]}
     ]
 
 
@@ -256,7 +316,7 @@ def at(name: str, alias: str, when: datetime) -> dict[str, Any]:
         ``{"alias", "at", "version", "certain"}``. The version is None where it pointed nowhere. It
         is not certain where the next thing known is a move that was made outside Modelyard.
     """
-    later = [move for move in moves(name, alias) if _at(move) > when]
+    later = [move for move in moves(name, alias) if _at(move) > when and "refused" not in move]
     if later:
         certain = later[0]["user"] is not None
     else:

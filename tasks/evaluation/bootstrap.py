@@ -1,0 +1,226 @@
+"""Paired bootstrap: how far figures of the same rows differ by chance.
+
+Every replicate draws the rows with replacement, the same ones for all models. Where the sample has
+fewer rows than were evaluated, as many as were evaluated are drawn of it (the bag of little
+bootstraps of Kleiner, Talwalkar, Sarkar and Jordan, 2014, with one bag), so that intervals are as
+wide as those of all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from modelyard_runtime.frames import Array
+
+from tasks.evaluation import classification_metrics
+
+REPLICATES = 1000
+_SEED = 20_260_101
+# Scores of a sample, over its classes, that each replicate ranks.
+_MOST_SCORES = 400_000
+
+# A model's figures of weighted rows by name; NaN where one is undefined.
+Weigh = Callable[[Array], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class PairedSample:
+    """Rows that several models have predicted.
+
+    Attributes:
+        targets: True values: numbers of classes, or numbers.
+        predictions: Of each model its predictions.
+        probabilities: Of each model its probabilities; None if it has none.
+        rows: How many rows were evaluated.
+    """
+
+    targets: Array
+    predictions: Sequence[Array]
+    probabilities: Sequence[Array | None]
+    rows: int
+
+
+def pair(samples: Sequence[Mapping[str, Array]], rows: int) -> PairedSample:
+    """The rows that all samples have, in one order.
+
+    Args:
+        samples: Columns ``id``, ``target``, ``prediction`` and maybe ``probabilities``.
+        rows: How many rows were evaluated.
+    """
+    shared = samples[0]["id"]
+    for sample in samples[1:]:
+        shared = np.intersect1d(shared, sample["id"])
+    chosen = [np.searchsorted(sample["id"], shared) for sample in samples]
+    columns = list(zip(samples, chosen, strict=True))
+    return PairedSample(
+        samples[0]["target"][chosen[0]],
+        [sample["prediction"][at] for sample, at in columns],
+        [sample["probabilities"][at] if "probabilities" in sample else None
+         for sample, at in columns],
+        max(rows, len(shared)),
+    )  # fmt: skip
+
+
+def replicates(
+    sample: PairedSample, names: Sequence[str] | None, count: int = REPLICATES
+) -> list[dict[str, Array]]:
+    """How figures deviate from those of the sample, by name, for each model.
+
+    Args:
+        sample: The rows.
+        names: Names of the classes; None for a regression.
+        count: How many replicates are drawn.
+
+    Returns:
+        Deviations of the figures in each replicate, which is the same one for all models.
+    """
+    rows = len(sample.targets)
+    if names is not None:
+        rows = min(rows, max(1000, _MOST_SCORES // len(names)))
+    weigh = [_weigher(sample, at, rows, names) for at in range(len(sample.predictions))]
+    whole = [one(np.ones(rows)) for one in weigh]
+    drawn: list[dict[str, list[float]]] = [{name: [] for name in one} for one in whole]
+    random = np.random.default_rng(_SEED)
+    for _ in range(count if rows else 0):
+        weights = _draw(random, rows, max(rows, sample.rows))
+        for own, one in zip(drawn, weigh, strict=True):
+            for name, value in one(weights).items():
+                own[name].append(value)
+    return [
+        {name: np.array(values) - first[name] for name, values in own.items()}
+        for own, first in zip(drawn, whole, strict=True)
+    ]
+
+
+def _draw(random: np.random.Generator, rows: int, total: int) -> Array:
+    """How often each of ``rows`` is drawn, ``total`` times in all."""
+    if total == rows:
+        return np.bincount(random.integers(0, rows, rows), minlength=rows).astype(np.float64)
+    return random.multinomial(total, np.full(rows, 1 / rows)).astype(np.float64)
+
+
+def interval(deviations: Array, level: float = 0.95) -> tuple[float, float] | None:
+    """The interval of ``level`` around 0 in which figures deviate by chance; None if unknown.
+
+    It is unknown where a figure is undefined in more than a twentieth of the replicates.
+    """
+    known = deviations[np.isfinite(deviations)]
+    if not len(deviations) or len(known) < 0.95 * len(deviations):
+        return None
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _weigher(sample: PairedSample, model: int, rows: int, names: Sequence[str] | None) -> Weigh:
+    targets, predictions = sample.targets[:rows], sample.predictions[model][:rows]
+    if names is None:
+        return _numbers(targets, predictions)
+    scores = sample.probabilities[model]
+    return _classes(targets, predictions, None if scores is None else scores[:rows], names)
+
+
+def _numbers(targets: Array, predictions: Array) -> Weigh:
+    errors = np.abs(targets - predictions)
+    squares = np.square(errors)
+    centred = targets - targets.mean() if len(targets) else targets
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = errors / np.abs(targets)
+        logs = np.square(np.log1p(targets) - np.log1p(predictions))
+    logs[(targets < 0) | (predictions < 0)] = np.nan
+
+    def weigh(weights: Array) -> dict[str, float]:
+        total = weights.sum()
+        spread = weights @ np.square(centred) - (weights @ centred) ** 2 / total
+        found = {
+            "mae": weights @ errors / total,
+            "mape": weights @ relative / total,
+            "r2": 1 - weights @ squares / spread if spread else np.nan,
+            "rmse": np.sqrt(weights @ squares / total),
+            "rmsle": np.sqrt(weights @ logs / total),
+        }
+        return {name: float(value) for name, value in found.items()}
+
+    return weigh
+
+
+def _classes(
+    targets: Array, predictions: Array, scores: Array | None, names: Sequence[str]
+) -> Weigh:
+    count = len(names)
+    cells = targets * (count + 1) + np.where(predictions < 0, count, predictions)
+    rankers = []
+    losses = None
+    if scores is not None and np.isfinite(scores).all():
+        rankers = [_Ranker(scores[:, at], targets == at) for at in range(count)]
+        if (np.abs(scores.sum(axis=1) - 1) <= classification_metrics.SUM_TOLERANCE).all():
+            losses = classification_metrics.row_losses(targets, scores)
+
+    def weigh(weights: Array) -> dict[str, float]:
+        matrix = np.bincount(cells, weights, count * (count + 1)).reshape(count, count + 1)
+        support = matrix.sum(axis=1)
+        found = _of_matrix(matrix, support, names)
+        if losses is not None:
+            found["log_loss"] = float(weights @ losses / weights.sum())
+        areas = [ranker.areas(weights) for ranker in rankers]
+        for at, metric in enumerate(classification_metrics.RANKING):
+            if areas:
+                found |= _means(metric, np.array([area[at] for area in areas]), support, names)
+        return found
+
+    return weigh
+
+
+def _of_matrix(matrix: Array, support: Array, names: Sequence[str]) -> dict[str, float]:
+    hits, predicted = np.diagonal(matrix), matrix[:, :-1].sum(axis=0)
+    found = {"accuracy": float(hits.sum() / matrix.sum())}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = {
+            "precision": hits / predicted,
+            "recall": hits / support,
+            "f1": 2 * hits / (predicted + support),
+        }
+    for metric, values in parts.items():
+        found |= _means(metric, values, support, names)
+    return found
+
+
+def _means(metric: str, values: Array, support: Array, names: Sequence[str]) -> dict[str, float]:
+    """Means over the classes for which a figure is defined, and each class's own."""
+    known = np.isfinite(values)
+    weights = support[known]
+    found = {f"{metric}/{name}": float(one) for name, one in zip(names, values, strict=True)}
+    found[metric] = float(values[known].mean()) if known.any() else np.nan
+    total = weights.sum()
+    found[f"{metric}_weighted"] = float(weights @ values[known] / total) if total else np.nan
+    return found
+
+
+class _Ranker:
+    """Areas below the curves of one class, of weighted rows that are sorted once."""
+
+    def __init__(self, scores: Array, is_positive: Array) -> None:
+        self._order = np.argsort(-scores, kind="stable")
+        ordered = scores[self._order]
+        self._positive = is_positive[self._order].astype(np.float64)
+        ends = np.flatnonzero(ordered[1:] != ordered[:-1])
+        self._ends = np.append(ends, len(ordered) - 1)
+
+    def areas(self, weights: Array) -> tuple[float, float]:
+        """The area below the ROC curve, and the average precision; NaN if undefined."""
+        own = weights[self._order]
+        hits = np.cumsum(own * self._positive)[self._ends]
+        everything = np.cumsum(own)[self._ends]
+        false_alarms = everything - hits
+        positives, negatives = hits[-1], false_alarms[-1]
+        if not positives:
+            return np.nan, np.nan
+        gained = np.diff(hits, prepend=0)
+        new_alarms = np.diff(false_alarms, prepend=0)
+        area = np.nan
+        if negatives:
+            area = new_alarms @ (hits - gained / 2) / (positives * negatives)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            steps = gained * np.where(everything > 0, hits / everything, 0)
+        return float(area), float(steps.sum() / positives)
