@@ -20,7 +20,7 @@ REGIONS = np.array(["north", "south"])[(ROWS[:, 1] > 0).astype(int)]
 
 def registered(stack, name, columns):
     """A model that sees the first ``columns`` fields well, and its next version."""
-    folder = stack.home.with_name(name)
+    folder = stack.home.with_name(f"{name}-{columns}")
     folder.mkdir()
     weights = np.eye(3)[:, :columns] @ np.ones(columns)
     found = LogisticRegression(C=0.5).fit(ROWS * weights, LABELS)
@@ -63,6 +63,39 @@ def given_for(tmp_path, **others):
     }  # fmt: skip
 
 
+def check_comparison_and_gate(stack, tmp_path):
+    """A second version, which is worse, does not take the alias of the first; a rule decides."""
+    registered(stack, "answers", 1)
+    given = given_for(tmp_path, name="worse", model="answers/2", output_uri=tmp_path / "worse")
+    run = stack.do("run", "evaluate", *pairs(given))["flow_run_id"]
+    stack.wait_for_state(run, "COMPLETE", timeout=120)
+
+    found = stack.do("evaluation", "compare", "judged", "worse")
+    assert [one["model"] for one in found["evaluations"]] == [
+        "models:/answers/1", "models:/answers/2",
+    ]  # fmt: skip
+    difference = found["metrics"]["roc_auc"]["differences"][0]
+    assert difference["low"] < difference["difference"] < difference["high"]
+    assert {"judged", "worse"} <= {one["name"] for one in stack.do("evaluation", "list")}
+    assert stack.do("evaluation", "show", "worse")["counts"]["evaluated"] == 400
+
+    promote = ["model", "promote", "answers", "--alias", "champion", "--gate"]
+    assert stack.ask(*promote[:3], "1", *promote[3:], "f1 >= old").error["code"] == "GateNotPassed"
+    moved = stack.do(*promote[:3], "1", *promote[3:], "accuracy > 0.5")
+    assert (moved["to"], moved["gate"]["passed"]) == (1, True)
+    refused = stack.ask(*promote[:3], "2", *promote[3:], "roc_auc >= old + 0.2").error
+    assert refused["code"] == "GateNotPassed"
+    assert "lower bound of 95 %" in refused["message"]
+    first, second, third = stack.do("model", "aliases", "answers", "--alias", "champion")
+    assert (first["refused"], first["to"]) == (1, None)
+    assert second["gate"]["rules"][0]["rule"] == "accuracy > 0.5"
+    assert (third["from"], third["to"], third["refused"]) == (1, 1, 2)
+    assert third["user"]
+    assert third["gate"]["rules"][0]["lower"] < 0
+    assert stack.ask("evaluation", "show", "none").code != 0
+    assert stack.ask("model", "delete", "answers", "--version", "1").error["code"] == "ModelInUse"
+
+
 def test_a_model_is_evaluated(stack, estimator, tmp_path):
     written(tmp_path / "in")
     run = stack.do("run", "evaluate", *pairs(given_for(tmp_path, name="judged")))["flow_run_id"]
@@ -93,6 +126,8 @@ def test_a_model_is_evaluated(stack, estimator, tmp_path):
     assert (tmp_path / "out" / "predictions" / "manifest.json").exists()
     child = result["batch_inference"]
     assert stack.show(child)["name"] == "judged batch inference"
+
+    check_comparison_and_gate(stack, tmp_path)
 
     refused = stack.ask("run", "evaluate", *pairs(given_for(tmp_path, target_field="question")))
     assert refused.code == 0  # the data is read by the run

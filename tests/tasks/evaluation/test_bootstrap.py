@@ -1,0 +1,116 @@
+"""The paired bootstrap: figures of weighted rows, and intervals as wide as chance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn import metrics as oracle
+
+from tasks.evaluation import bootstrap
+from tasks.evaluation.bootstrap import PairedSample
+
+NAMES = ["a", "b", "c"]
+
+
+def drawn(rows: int, seed: int = 0) -> Any:
+    random = np.random.default_rng(seed)
+    targets = random.integers(0, 3, rows)
+    raw = random.gamma(0.7, size=(rows, 3)) + np.eye(3)[targets]
+    scores = np.floor(raw / raw.sum(axis=1, keepdims=True) * 20) / 20
+    scores[:, -1] = np.abs(1 - scores[:, :-1].sum(axis=1))
+    return targets, scores.argmax(axis=1), scores
+
+
+def test_figures_of_weighted_classes_are_scikit_learns() -> None:
+    targets, predictions, scores = drawn(200)
+    weights = np.random.default_rng(1).integers(0, 4, 200).astype(float)
+
+    found = bootstrap._classes(targets, predictions, scores, NAMES)(weights)
+
+    hot, given = np.eye(3)[targets], {"sample_weight": weights}
+    wanted = {
+        "accuracy": oracle.accuracy_score(targets, predictions, **given),
+        "f1": oracle.f1_score(targets, predictions, average="macro", **given),
+        "recall_weighted": oracle.recall_score(targets, predictions, average="weighted", **given),
+        "precision/b": oracle.precision_score(targets, predictions, average=None, **given)[1],
+        "roc_auc": oracle.roc_auc_score(hot, scores, **given),
+        "pr_auc": oracle.average_precision_score(hot, scores, **given),
+        "log_loss": oracle.log_loss(targets, y_proba=scores, **given),
+    }
+    assert {name: found[name] for name in wanted} == pytest.approx(wanted, rel=1e-9)
+
+
+def test_figures_of_weighted_numbers_are_scikit_learns() -> None:
+    random = np.random.default_rng(2)
+    targets = random.gamma(2, 3, 100)
+    predictions = np.abs(targets + random.normal(0, 1, 100))
+    weights = random.integers(0, 4, 100).astype(float)
+
+    found = bootstrap._numbers(targets, predictions)(weights)
+
+    both, given = (targets, predictions), {"sample_weight": weights}
+    assert found == pytest.approx(
+        {
+            "mae": oracle.mean_absolute_error(*both, **given),
+            "mape": oracle.mean_absolute_percentage_error(*both, **given),
+            "r2": oracle.r2_score(*both, **given),
+            "rmse": oracle.root_mean_squared_error(*both, **given),
+            "rmsle": oracle.root_mean_squared_log_error(*both, **given),
+        },
+        rel=1e-9,
+    )
+
+
+def regression(rows: int, noise: list[float], seed: int = 0) -> PairedSample:
+    random = np.random.default_rng(seed)
+    targets = random.normal(0, 5, rows)
+    return PairedSample(
+        targets, [targets + random.normal(0, one, rows) for one in noise], [None, None], rows
+    )
+
+
+def test_an_interval_is_as_wide_as_the_standard_error_says() -> None:
+    sample = regression(2000, [1.0, 1.0])
+    errors = np.abs(sample.targets - sample.predictions[0])
+
+    first, _ = bootstrap.replicates(sample, None)
+
+    low, high = bootstrap.interval(first["mae"]) or (0, 0)
+    expected = 1.96 * errors.std() / np.sqrt(2000)
+    assert (-low, high) == pytest.approx((expected, expected), rel=0.15)
+
+
+def test_a_part_of_the_rows_gives_the_interval_of_all() -> None:
+    whole = regression(20_000, [1.0, 1.0])
+    part = PairedSample(
+        whole.targets[:4000], [one[:4000] for one in whole.predictions], [None, None], 20_000
+    )
+
+    widths = []
+    for sample in (whole, part):
+        low, high = bootstrap.interval(bootstrap.replicates(sample, None, 300)[0]["rmse"]) or (
+            0,
+            0,
+        )
+        widths.append(high - low)
+    assert widths[1] == pytest.approx(widths[0], rel=0.25)
+
+
+def test_pairs_are_of_rows_that_both_have() -> None:
+    ids = np.array([3, 5, 8, 9], np.uint64)
+    one = {"id": ids, "target": np.arange(4), "prediction": np.arange(4)}
+    other = {"id": ids[1:], "target": np.arange(1, 4), "prediction": np.array([7, 8, 9])}
+
+    found = bootstrap.pair([one, other], 3)
+
+    assert found.targets.tolist() == [1, 2, 3]
+    assert [part.tolist() for part in found.predictions] == [[1, 2, 3], [7, 8, 9]]
+    assert found.probabilities == [None, None]
+
+
+def test_a_figure_that_is_mostly_undefined_has_no_interval() -> None:
+    assert bootstrap.interval(np.full(100, np.nan)) is None
+    assert bootstrap.interval(np.empty(0)) is None
+    assert bootstrap.interval(np.append(np.arange(99.0), np.nan)) is not None
