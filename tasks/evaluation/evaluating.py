@@ -17,7 +17,7 @@ from infra.storage import Store
 from registry.flow_kinds import EVALUATE
 from tasks.batch_inference import input_files, output_files, planning
 from tasks.batch_inference.input_files import InputFile
-from tasks.evaluation import joined_records, row_sample
+from tasks.evaluation import joined_records, plots, row_sample
 from tasks.evaluation.evaluation_request import PREDICTIONS, Evaluation
 from tasks.evaluation.figures import CheckOver
 from tasks.evaluation.scoring import Scorer, Scores
@@ -192,5 +192,7 @@ def write(
     (folder / RESULT).write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
     if scores.curves:
         (folder / CURVES).write_bytes(orjson.dumps(scores.curves) + b"\n")
+    for name, page in plots.plots(result, scores.curves).items():
+        (folder / name).write_text(page)
     row_sample.write(scores.sample, folder / SAMPLE)
     return result
