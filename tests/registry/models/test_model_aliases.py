@@ -238,7 +238,6 @@ class TestAtATime:
         assert model_aliases._replayed("a") == {"x": 1}
         assert sorted(read) == ["a", "a", "b", "b"]
 
-    @pytest.mark.usefixtures("prefect_api")  # whose runs and schedules may need the model
     def test_of_a_model_that_is_gone(self, model: str) -> None:
         model_aliases.point(model, "champion", 1)
         when = now()
