@@ -243,6 +243,12 @@ def _publish(
         folders.output, plan, folders.parts, request.input_format, described,
         context.raise_if_ended,
     )  # fmt: skip
+    if not manifest["predicted"]:
+        reasons = manifest["failure_reasons"]
+        why = f": {reasons[0]['reason']}" if reasons else ""
+        raise predicting.failed(
+            f"None of the {manifest['rows']:,} records could be predicted{why}", str(folders.log)
+        )
     publish_targets.record(tracked.run_id, outputs.canonical(request.output_uri))
     storage.store(request.output_uri).publish(folders.output)
     return manifest

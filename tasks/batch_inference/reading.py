@@ -45,15 +45,24 @@ class Batch:
     columns: Columns
 
     def pieces(self, most: int) -> Iterator[Batch]:
-        """The records in their order, ``most`` at once."""
+        """The records in their order, ``most`` at once.
+
+        A value that is no number makes its whole column one of objects: where it is not among
+        the chosen records, theirs are numbers.
+        """
         if most >= len(self.rows):
             yield self
             return
         for start in range(0, len(self.rows), most):
             chosen = slice(start, start + most)
             yield Batch(
-                self.rows[chosen], {name: values[chosen] for name, values in self.columns.items()}
+                self.rows[chosen],
+                {name: _chosen(values, chosen) for name, values in self.columns.items()},
             )
+
+
+def _chosen(values: Array, at: slice) -> Array:
+    return column(values[at].tolist()) if values.dtype == object else values[at]
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,10 @@ def combined(parts: Iterable[Mapping[str, Any]]) -> CombinedStatistics:
     rows = sum(classes.values())
     metrics = {"missing_predictions": float(sum(part["missing"] for part in found))}
     if 0 < len(classes) <= _MOST_SHARES:
-        metrics |= {f"share/{_metric_name(name)}": count / rows for name, count in classes.items()}
+        metrics |= {
+            f"share/{name}": count / rows
+            for name, count in zip(_metric_names(classes), classes.values(), strict=True)
+        }
     if confident := sum(part["confident"] for part in found):
         metrics["mean_confidence"] = sum(part["confidence"] for part in found) / confident
     for what, sample in (("prediction", numbers), ("batch_seconds", seconds)):
@@ -159,6 +162,16 @@ def _merged(samples: list[tuple[list[float], int]]) -> list[float]:
     ]
 
 
-def _metric_name(text: str) -> str:
-    """A class as a part of a metric's name, in characters that MLflow takes."""
-    return re.sub(r"[^\w. -]", "_", text)[:100] or "_"
+def _metric_names(classes: Iterable[str]) -> list[str]:
+    """Classes as parts of metrics' names, each once, in characters that MLflow takes.
+
+    A part of dots alone would be a folder in a path, which MLflow refuses.
+    """
+    found: list[str] = []
+    for text in classes:
+        name = re.sub(r"[^\w. -]|^\.+$", "_", text)[:100] or "_"
+        number = 1
+        while (name if number == 1 else f"{name} {number}") in found:
+            number += 1
+        found.append(name if number == 1 else f"{name} {number}")
+    return found

@@ -24,6 +24,7 @@ from modelyard_runtime.frames import Array, Columns, objects
 from modelyard_runtime.models.base import INPUT, PREDICTION, ModelError, instances, matrix, outputs
 
 from infra.masking import mask
+from infra.workloads.redaction import redactor
 from tasks.batch_inference.predictor_client import PredictionError, PredictorStartError
 
 # Of the Open Inference Protocol's datatypes.
@@ -124,7 +125,7 @@ class ServerClient(ABC):
         wait = 0.0
         with contextlib.suppress(ValueError):
             wait = float(answer.headers.get("Retry-After", ""))
-        return _Answer(answer.status_code, b"".join(pieces), wait)
+        return _Answer(answer.status_code, b"".join(pieces), wait, _token(self._http))
 
 
 @dataclass(frozen=True)
@@ -135,11 +136,13 @@ class _Answer:
         status: Its HTTP status.
         data: Its body.
         retry_after: So many seconds it wants to be left alone.
+        token: What it was asked with, which a refusal must not repeat.
     """
 
     status: int
     data: bytes
     retry_after: float = 0.0
+    token: str = ""
 
     def parsed(self) -> Any:
         """The body's JSON.
@@ -154,13 +157,14 @@ class _Answer:
 
     @property
     def reason(self) -> str:
-        """What a refusal says, in any of the forms that servers have."""
+        """What a refusal says, in any of the forms that servers have; without the token."""
+        shown = self.data.decode(errors="replace")
         with contextlib.suppress(ValueError, AttributeError):
             body = json.loads(self.data)
             told = body.get("error") or body.get("detail") or body.get("message")
             if told:
-                return str(told.get("message") if isinstance(told, dict) else told)[:_SHOWN]
-        return self.data[:_SHOWN].decode(errors="replace")
+                shown = str(told.get("message") if isinstance(told, dict) else told)
+        return redactor([self.token])(shown)[:_SHOWN]
 
 
 class InferenceProtocolClient(ServerClient):
@@ -354,6 +358,10 @@ def _unusable(served: ServedModel, why: str) -> PredictorStartError:
     return PredictorStartError(f"The server at {mask(served.url)} {why}")
 
 
+def _token(opened: httpx.Client) -> str:
+    return str(opened.headers.get("Authorization", "")).removeprefix("Bearer ")
+
+
 def _get(opened: httpx.Client, path: str) -> Any:
     """What is at a path; None if there is nothing.
 
@@ -362,7 +370,7 @@ def _get(opened: httpx.Client, path: str) -> Any:
         httpx.TransportError: If the server is away, or not ready.
     """
     found = opened.get(path)
-    answer = _Answer(found.status_code, found.content)
+    answer = _Answer(found.status_code, found.content, token=_token(opened))
     if answer.status in _NOTHING:
         return None
     if answer.status in _RETRIED:

@@ -105,6 +105,13 @@ def test_a_model_that_fails_on_every_record_fails_the_run(stack, model, tmp_path
     assert "takes 3 features" in reason["reason"]
     assert not target.exists()
 
+    run = stack.do("run", "batch-inference", *pairs(given | {"max_failed": 30}))["flow_run_id"]
+
+    found = stack.wait_for_state(run, "FAIL BATCH INFERENCE", timeout=120)
+    assert "None of the 30 records could be predicted: The model" in found["message"]
+    assert found["result"]["failed"] == 30
+    assert not target.exists()
+
 
 def predicting_with(stack, name, code, requirements=None):
     """A registered model whose ``predictor.py`` begins with ``code``."""

@@ -44,7 +44,7 @@ def columns(records: Sequence[Any]) -> Columns:
 def column(values: list[Any]) -> Array:
     """Values as an array: of numbers where they have one shape, else of objects.
 
-    A missing number (null) is NaN; integers beyond 64 bits are floats.
+    A missing number (null) is NaN, also in lists; integers beyond 64 bits are floats.
     """
     kinds = set(map(type, values))
     if kinds == {bool}:
@@ -56,6 +56,8 @@ def column(values: list[Any]) -> Array:
             found = np.array(values)
             if found.dtype.kind in "biuf":
                 return found
+            if set(map(type, found.ravel().tolist())) <= _NUMBERS:  # with null among them
+                return found.astype(np.float64)
     return objects(values)
 
 

@@ -89,3 +89,18 @@ def test_any_results_are_drawn(batch: Columns) -> None:
     found = combined([_summary(batch)])
 
     assert result_plots.draw(found, "a run", 5, 0).startswith(b"\x89PNG")
+
+
+def test_every_class_has_a_share_of_its_own_that_mlflow_takes() -> None:
+    part = {
+        "rows": 10, "missing": 0, "classes": {".": 1, "..": 2, "a/b": 3, "a_b": 3, "": 1},
+        "confidence": 0.0, "confident": 0, "numbers": [], "number_count": 0, "seconds": [],
+    }  # fmt: skip
+    shares = {
+        name: value
+        for name, value in combined([part]).metrics.items()
+        if name.startswith("share/")
+    }
+    assert shares == {
+        "share/_": 0.1, "share/_ 2": 0.2, "share/a_b": 0.3, "share/a_b 2": 0.3, "share/_ 3": 0.1,
+    }  # fmt: skip

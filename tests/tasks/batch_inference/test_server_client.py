@@ -245,6 +245,18 @@ class TestFaults:
         ):
             connect(_served(server))
 
+    def test_one_that_repeats_its_token_does_not_tell_it(self) -> None:
+        told = {"error": f"{'x' * 290} no Bearer open-sesame"}
+        with line_server().running() as server:
+            with connect(_served(server, token="open-sesame")) as client:
+                server.answers["POST /v2/models/line/infer"] = lambda _: (400, told)
+                with pytest.raises(PredictionError, match=r"answers 400: x+") as raised:
+                    client.infer(COLUMNS, 10)
+            server.answers["GET /v2"] = lambda _: (403, told)
+            with pytest.raises(PredictorStartError, match=r"answers 403: x+") as refused:
+                connect(_served(server, token="open-sesame"))
+        assert "open" not in str(raised.value) + str(refused.value)
+
     def test_one_that_wants_a_token_is_told(self) -> None:
         answers = {"GET /v2": lambda _: (401, {"error": "no token"})}
         with (

@@ -18,6 +18,7 @@ from tasks.batch_inference.failure_reasons import FailureReason
 from tasks.batch_inference.part_results import PartFiles, texts
 from tasks.batch_inference.planning import PlannedPart
 from tasks.batch_inference.predictor_client import (
+    PredictionError,
     PredictorClient,
     PredictorCommand,
     PredictorStartError,
@@ -328,3 +329,27 @@ def test_what_loading_takes_is_no_batchs(
     summary = PartFiles(spec.folder, 0).read_summary()
     assert summary is not None
     assert summary.statistics["seconds"] == [2.0, 2.0]
+
+
+def test_a_value_that_is_no_number_leaves_its_neighbours_numbers(
+    make: Callable[..., ShardSpec],
+) -> None:
+    class Strict:
+        def prepare(self) -> None:
+            """It is ready."""
+
+        def infer(self, columns: Columns, seconds: float) -> Columns:
+            if any(one.dtype == object for one in columns.values()):
+                raise PredictionError("no numbers")
+            return {"prediction": columns["x"]}
+
+    for odd in ("unknown", None):
+        records = [{"x": odd if at == 7 else at} for at in range(20)]
+        spec = make(records, batch_size=20)
+        spec.folder.joinpath("00000000.json").unlink(missing_ok=True)
+        Shard(spec, Strict()).run()  # type: ignore[arg-type]
+
+        predicted, errors = _results(spec)
+        wanted = {at: at for at in range(20) if at != 7}
+        assert {row: one for row, one in predicted.items() if one is not None} == wanted
+        assert errors == ({7: "no numbers"} if odd else {})
