@@ -39,10 +39,12 @@ class Batch:
     Attributes:
         rows: Their numbers in the file, from 0.
         columns: Their fields; equally long.
+        keys: Their keys as the file has them; None if records have none.
     """
 
     rows: Sequence[int]
     columns: Columns
+    keys: Sequence[Any] | None = None
 
     def pieces(self, most: int) -> Iterator[Batch]:
         """The records in their order, ``most`` at once.
@@ -58,6 +60,7 @@ class Batch:
             yield Batch(
                 self.rows[chosen],
                 {name: _chosen(values, chosen) for name, values in self.columns.items()},
+                None if self.keys is None else self.keys[chosen],
             )
 
 
@@ -79,9 +82,17 @@ class BadRecord:
 
 
 def read(
-    path: Path, input_format: str, part: FilePart, batch_size: int
+    path: Path, input_format: str, part: FilePart, batch_size: int, key: str = ""
 ) -> Iterator[Batch | BadRecord]:
     """The records of a part in their order; batches have ``batch_size`` records at most.
+
+    Args:
+        path: The file.
+        input_format: Its format.
+        part: The part.
+        batch_size: Most records of a batch.
+        key: The field that is a record's key, which is among no columns; "" if none. A key stays
+            what it is, in CSV a text: conversions are for the model's numbers.
 
     Raises:
         OSError: If the file cannot be read, or is shorter than it was; the message names it.
@@ -89,22 +100,28 @@ def read(
     if not part.rows:
         return
     try:
-        yield from _READERS[input_format](path, part, batch_size)
+        yield from _READERS[input_format](path, part, batch_size, key)
     except (OSError, ValueError, MemoryError) as error:  # Arrow's own are ValueErrors
         why = getattr(error, "strerror", None) or str(error) or "there is too little memory"
         raise OSError(f"{path} cannot be read: {why}") from error
 
 
-def _read_lines(path: Path, part: FilePart, batch_size: int) -> Iterator[Batch | BadRecord]:
-    yield from _parsed(_lines(path, part), part.first_row, batch_size)
+def _read_lines(
+    path: Path, part: FilePart, batch_size: int, key: str
+) -> Iterator[Batch | BadRecord]:
+    yield from _parsed(_lines(path, part), part.first_row, batch_size, key)
 
 
-def _read_json(path: Path, part: FilePart, batch_size: int) -> Iterator[Batch | BadRecord]:
+def _read_json(
+    path: Path, part: FilePart, batch_size: int, key: str
+) -> Iterator[Batch | BadRecord]:
     found = _elements(path, part) if is_array(path) else _whole(path, part)
-    yield from _parsed(itertools.islice(found, part.rows), part.first_row, batch_size)
+    yield from _parsed(itertools.islice(found, part.rows), part.first_row, batch_size, key)
 
 
-def _read_csv(path: Path, part: FilePart, batch_size: int) -> Iterator[Batch | BadRecord]:
+def _read_csv(
+    path: Path, part: FilePart, batch_size: int, key: str
+) -> Iterator[Batch | BadRecord]:
     names = column_names(path)
     row = part.first_row
     for lines in _csv_blocks(path, part):
@@ -112,21 +129,32 @@ def _read_csv(path: Path, part: FilePart, batch_size: int) -> Iterator[Batch | B
         count = table.num_rows + len(bad)
         numbers = [row + at for at in range(count) if at not in bad]
         yield from (BadRecord(row + at, reason) for at, reason in bad.items())
-        yield from _batches(table, numbers, batch_size, _csv_column)
+        keys = None
+        if key in names:
+            known = _csv_keys(lines, names, key, count)
+            keys = [known[number - row] for number in numbers]
+            table = table.drop_columns(key)
+        yield from _batches(table, numbers, batch_size, _csv_column, keys)
         row += count
 
 
-def _read_parquet(path: Path, part: FilePart, batch_size: int) -> Iterator[Batch | BadRecord]:
+def _read_parquet(
+    path: Path, part: FilePart, batch_size: int, key: str
+) -> Iterator[Batch | BadRecord]:
     row = part.first_row
     # Through a buffer: else a row group, which may have gigabytes, would be read as a whole.
     with pq.ParquetFile(path, buffer_size=_BLOCK, pre_buffer=False) as file:
         for group in file.iter_batches(batch_size, range(part.start, part.end)):
             table = pa.Table.from_batches([group])
-            yield from _batches(table, range(row, row + table.num_rows), batch_size, _arrow_column)
-            row += table.num_rows
+            rows, keys = range(row, row + table.num_rows), None
+            if key in table.column_names:
+                keys = _arrow_values(table[key])
+                table = table.drop_columns(key)
+            yield from _batches(table, rows, batch_size, _arrow_column, keys)
+            row += len(rows)
 
 
-_READERS: dict[str, Callable[[Path, FilePart, int], Iterator[Batch | BadRecord]]] = {
+_READERS: dict[str, Callable[[Path, FilePart, int, str], Iterator[Batch | BadRecord]]] = {
     "json": _read_json,
     "jsonl": _read_lines,
     "csv": _read_csv,
@@ -134,7 +162,9 @@ _READERS: dict[str, Callable[[Path, FilePart, int], Iterator[Batch | BadRecord]]
 }
 
 
-def _parsed(texts: Iterator[bytes], row: int, batch_size: int) -> Iterator[Batch | BadRecord]:
+def _parsed(
+    texts: Iterator[bytes], row: int, batch_size: int, key: str
+) -> Iterator[Batch | BadRecord]:
     """Batches of JSON texts, one for each record."""
     while some := list(itertools.islice(texts, batch_size)):
         try:
@@ -150,7 +180,11 @@ def _parsed(texts: Iterator[bytes], row: int, batch_size: int) -> Iterator[Batch
                     rows.append(at)
         for group in alike(records):
             chosen = slice(group.start, group.stop)
-            yield Batch(rows[chosen], columns(records[chosen]))
+            found, keys = dict(columns(records[chosen])), None
+            if key and key in found and isinstance(records[group.start], dict):
+                keys = [record[key] for record in records[chosen]]
+                del found[key]
+            yield Batch(rows[chosen], found, keys)
         row += len(some)
 
 
@@ -266,11 +300,26 @@ def _csv_table(lines: bytes, names: list[str]) -> tuple[pa.Table, dict[int, str]
     return _without_bad_text(table, list(texts), bad)
 
 
+def _csv_keys(lines: bytes, names: list[str], key: str, count: int) -> list[str]:
+    """The texts of a column by position; "" of lines that are no records."""
+    skipped: set[int] = set()
+
+    def skip(row: pyarrow.csv.InvalidRow) -> str:
+        skipped.add(row.number - 1)
+        return "skip"
+
+    texts = dict.fromkeys(names, pa.binary())
+    found = iter(_parsed_csv(lines, names, texts, skip, nulls=False)[key].to_pylist())
+    return ["" if at in skipped else next(found).decode(errors="replace") for at in range(count)]
+
+
 def _parsed_csv(
     lines: bytes,
     names: list[str],
     types: dict[str, pa.DataType],
     skip: Callable[[pyarrow.csv.InvalidRow], str],
+    *,
+    nulls: bool = True,
 ) -> pa.Table:
     return pyarrow.csv.read_csv(
         io.BytesIO(lines),
@@ -278,7 +327,7 @@ def _parsed_csv(
             column_names=names, use_threads=False, block_size=len(lines) + 1
         ),
         parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
-        convert_options=pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=True),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=nulls),
     )
 
 
@@ -315,11 +364,16 @@ def _batches(
     rows: Sequence[int],
     batch_size: int,
     as_column: Callable[[pa.ChunkedArray], Array],
+    keys: Sequence[Any] | None,
 ) -> Iterator[Batch]:
     found = {name: as_column(table[name]) for name in table.column_names}
     for start in range(0, table.num_rows, batch_size):
         chosen = slice(start, start + batch_size)
-        yield Batch(rows[chosen], {name: one[chosen] for name, one in found.items()})
+        yield Batch(
+            rows[chosen],
+            {name: one[chosen] for name, one in found.items()},
+            None if keys is None else keys[chosen],
+        )
 
 
 def _arrow_column(values: pa.ChunkedArray) -> Array:
@@ -329,8 +383,15 @@ def _arrow_column(values: pa.ChunkedArray) -> Array:
     if pa.types.is_boolean(values.type) and not values.null_count:
         return np.asarray(values.to_numpy())
     if pa.types.is_temporal(values.type) or pa.types.is_decimal(values.type):
-        return objects([None if one is None else str(one) for one in values.to_pylist()])
+        return objects(_arrow_values(values))
     return column(values.to_pylist())
+
+
+def _arrow_values(values: pa.ChunkedArray) -> list[Any]:
+    """Values as they are; times and decimals as texts."""
+    if pa.types.is_temporal(values.type) or pa.types.is_decimal(values.type):
+        return [None if one is None else str(one) for one in values.to_pylist()]
+    return list(values.to_pylist())
 
 
 def _csv_column(values: pa.ChunkedArray) -> Array:

@@ -168,7 +168,9 @@ class Shard:
 
     def _predict(self, planned: PlannedPart, writer: PartWriter) -> None:
         spec, statistics = self._spec, ResultStatistics()
-        read = reading.read(planned.path, spec.input_format, planned.part, spec.batch_size)
+        read = reading.read(
+            planned.path, spec.input_format, planned.part, spec.batch_size, spec.key
+        )
         with prefetched(read, _AHEAD) as ahead:
             for one in ahead:
                 if isinstance(one, BadRecord):
@@ -218,7 +220,7 @@ class Shard:
         Returns:
             Whether all were predicted.
         """
-        keys, columns = self._keyed(batch)
+        keys, columns = batch.keys, self._seen(batch)
         self._client.prepare()  # what loading takes is no batch's
         begun = time.monotonic()
         self._tries += 1
@@ -251,13 +253,10 @@ class Shard:
                 raise
         return self._client.infer(columns, self._spec.seconds)
 
-    def _keyed(self, batch: Batch) -> tuple[list[Any] | None, Columns]:
-        """The keys of records, which the model does not see, and their other fields."""
-        columns = dict(batch.columns)
-        keys = columns.pop(self._spec.key, None) if self._spec.key else None
-        for name in self._spec.drop_fields:
-            columns.pop(name, None)
-        return None if keys is None else keys.tolist(), columns
+    def _seen(self, batch: Batch) -> Columns:
+        """The fields that the model sees."""
+        hidden = self._spec.drop_fields
+        return {name: values for name, values in batch.columns.items() if name not in hidden}
 
     def _count_unanswered(self, error: PredictionError | OutputError) -> None:
         """Give up a model that hangs, or ends, at one record after another."""

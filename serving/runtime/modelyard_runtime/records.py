@@ -52,11 +52,12 @@ def column(values: list[Any]) -> Array:
     if kinds <= _NUMBERS and kinds != {type(None)}:
         return _numbers(values, whole=kinds == {int})
     if kinds == {list}:
-        with contextlib.suppress(ValueError):  # of several lengths
+        with contextlib.suppress(ValueError, OverflowError):  # of several lengths, or too large
             found = np.array(values)
             if found.dtype.kind in "biuf":
                 return found
-            if set(map(type, found.ravel().tolist())) <= _NUMBERS:  # with null among them
+            kinds = set(map(type, found.ravel().tolist()))
+            if kinds <= _NUMBERS and kinds != {type(None)}:
                 return found.astype(np.float64)
     return objects(values)
 

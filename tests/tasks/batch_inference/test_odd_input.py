@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import datetime
 import gzip
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra import storage
 from infra.errors import BadInputError
 from tasks.batch_inference import input_files, planning, reading, splitting
 from tasks.batch_inference.predictor_client import PredictorClient
-from tasks.batch_inference.reading import BadRecord
+from tasks.batch_inference.reading import BadRecord, Batch
 from tasks.batch_inference.shard import Shard, ShardSpec
 
 LINES = '{"x": 1}\n{"x": 2}\n'
@@ -91,6 +92,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     assert raised.value.code == "InputNameInvalid"
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.sampled_from(["a", '"', ",", "\n", "\r\n", "\r", '"b"', '""', "1", " "])),
     st.sampled_from([1, 2, 3, 64]),
@@ -230,3 +232,38 @@ def test_a_file_with_other_records_than_were_counted_ends_the_shard(
     with pytest.raises(OSError, match=r"a\.jsonl has 1 records where 2 were counted"):
         Shard(spec, cast("PredictorClient", Twice())).run()
     assert not (tmp_path / "00000000.json").exists()
+
+
+KEYS = ["00123", "12345678901234567890", "", "NA", "true", "2020-01-01", "1e5", "a,b"]
+
+
+@pytest.mark.parametrize("size", [1, 3, 10])
+def test_keys_of_csv_are_the_texts_that_the_file_has(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a.csv"
+    lines = [f'"{key}",{at}' for at, key in enumerate(KEYS)]
+    path.write_text("\n".join(["id,x", *lines[:3], "1,2,3", *lines[3:]]) + "\n")
+
+    (part,) = splitting.split(path, "csv", 1000)
+    found = list(reading.read(path, "csv", part, size, "id"))
+
+    batches = [one for one in found if isinstance(one, Batch)]
+    assert [key for one in batches for key in one.keys or ()] == KEYS
+    assert [x for one in batches for x in one.columns["x"].tolist()] == list(range(len(KEYS)))
+    assert all(list(one.columns) == ["x"] for one in batches)
+    assert [one.row for one in found if isinstance(one, BadRecord)] == [3]
+
+
+def test_keys_of_json_and_parquet_keep_their_numbers(tmp_path: Path) -> None:
+    keys = [9007199254740993, None, 3]
+    pq.write_table(pa.table({"id": keys, "x": [1, 2, 3]}), tmp_path / "a.parquet")
+    lines = [{"id": key, "x": at} for at, key in enumerate([*keys, 2**64 - 1, 1.5, "b"])]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+
+    for form, wanted in (("parquet", keys), ("jsonl", [one["id"] for one in lines])):
+        path = tmp_path / f"a.{form}"
+        (part,) = splitting.split(path, form, 1000)
+        (batch,) = reading.read(path, form, part, 10, "id")
+        assert isinstance(batch, Batch)
+        assert list(batch.keys or ()) == wanted
+        assert list(map(type, batch.keys or ())) == list(map(type, wanted))
+        assert list(batch.columns) == ["x"]

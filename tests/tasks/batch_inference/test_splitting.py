@@ -79,6 +79,8 @@ def _same(found: Any, expected: Any) -> bool:
         return list(found) == list(expected) and all(
             _same(found[name], expected[name]) for name in expected
         )
+    if isinstance(expected, list) and isinstance(found, list):
+        return len(found) == len(expected) and all(map(_same, found, expected))
     return bool(found == expected)
 
 
