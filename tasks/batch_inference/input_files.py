@@ -98,12 +98,22 @@ def check_patterns(field: str, patterns: Sequence[str]) -> None:
         BadInputError: With the code ``GlobInvalid``.
     """
     for pattern in patterns:
-        if not pattern or pattern.startswith("/") or ".." in PurePosixPath(pattern).parts:
+        outside = not pattern or pattern.startswith("/") or ".." in PurePosixPath(pattern).parts
+        if outside or not _compiles(pattern):
             raise BadInputError(
                 f"{field}: the pattern {pattern!r} fits no file below input_uri.",
                 "Write it relative to input_uri, such as '*.jsonl' or 'july/**/*.json'.",
                 code="GlobInvalid",
             )
+
+
+def _compiles(pattern: str) -> bool:
+    """Whether its sets of letters are such: [z-a] is none."""
+    try:
+        _patterns([pattern])
+    except re.error:
+        return False
+    return True
 
 
 def local(found: Store, files: Sequence[InputFile], folder: Path) -> Path:

@@ -50,6 +50,8 @@ class ResultStatistics:
         if found.dtype.kind == "f" and found.ndim > 0:
             missing = ~np.isfinite(found.reshape(len(found), -1)).all(axis=1)
             self._missing += int(np.count_nonzero(missing))
+        elif found.dtype == object:
+            self._missing += sum(map(_is_missing, found.tolist()))
         if found.ndim != 1:
             return
         if found.dtype.kind in "iuf" and not is_class:
@@ -76,6 +78,10 @@ class ResultStatistics:
 def _class_name(value: Any) -> str:
     """A class in a text that every encoding has."""
     return str(value).encode(errors="backslashreplace").decode()[:_LONGEST_NAME]
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and not np.isfinite(value))
 
 
 class _Sample:

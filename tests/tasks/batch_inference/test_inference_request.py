@@ -81,6 +81,7 @@ def test_a_model_that_is_not_loaded_wants_a_server(
         ({"output_uri": ""}, "ParameterMissing"),
         ({"include": ["../a"]}, "GlobInvalid"),
         ({"exclude": [""]}, "GlobInvalid"),
+        ({"include": ["[z-a].jsonl"]}, "GlobInvalid"),
         ({"server_url": "triton:8000"}, "ServerUrlInvalid"),
         ({"server_url": "ftp://triton"}, "ServerUrlInvalid"),
         ({"server_url": "http://"}, "ServerUrlInvalid"),

@@ -104,3 +104,11 @@ def test_every_class_has_a_share_of_its_own_that_mlflow_takes() -> None:
     assert shares == {
         "share/_": 0.1, "share/_ 2": 0.2, "share/a_b": 0.3, "share/a_b 2": 0.3, "share/_ 3": 0.1,
     }  # fmt: skip
+
+
+def test_missing_predictions_are_counted_among_objects_too() -> None:
+    counted = ResultStatistics()
+    counted.add({"prediction": objects(["a", None, float("nan"), {"b": 1}])}, 1)
+    counted.add({"prediction": np.array([1.0, np.nan])}, 1)
+
+    assert combined([counted.summary()]).metrics["missing_predictions"] == 3
