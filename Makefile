@@ -76,15 +76,16 @@ benchmark: .venv/.dev
 	@touch $@
 
 # Not in the lock: which build of it is right depends on the machine, and pip's configuration says.
+TORCH := torch==2.13.0
 .venv/.torch: .venv/.runtime
-	@$(BIN)/python -m pip install --quiet torch==2.13.0
+	@$(BIN)/python -m pip install --quiet $(TORCH)
 	@touch $@
 
 build/frameworks/.installed: requirements/dev.txt .venv/.runtime
 	@echo "Installing CatBoost, TensorFlow and PyTorch into build/frameworks: some minutes"
 	@$(PYTHON) -m venv build/frameworks
 	@$(BIN)/uv pip install --quiet --system-certs --python build/frameworks/bin/python --require-hashes -r requirements/dev.txt
-	@build/frameworks/bin/python -m pip install --quiet torch==2.13.0
+	@build/frameworks/bin/python -m pip install --quiet $(TORCH)
 	@build/frameworks/bin/python -m pip install --quiet catboost==1.2.10 tensorflow-cpu==2.21.0
 	@build/frameworks/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
