@@ -20,7 +20,7 @@ from registry.runs.run_views import RunView
 
 # The flows whose scripts may write TensorBoard logs, and those with an MLflow run.
 _WITH_LOGS = {flow_kinds.TRAIN.name, flow_kinds.TUNE.name}
-_TRACKED = {*_WITH_LOGS, flow_kinds.PIPELINE_RUN.name, flow_kinds.BATCH_INFERENCE.name}
+_TRACKED = {kind.name for kind in flow_kinds.ALL} - {flow_kinds.PIPELINE_CLEANUP.name}
 _DEFAULT_EXPERIMENT = "Default"
 # Parameters that the page shows as facts.
 _FACTS = {"name", "description", "experiment"}

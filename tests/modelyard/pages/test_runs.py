@@ -240,6 +240,8 @@ def test_parameters_are_shown_as_people_write_them(
         ("train", {}, "<dd>Default</dd>"),
         ("tune", {"template": "t"}, "<dd>that of the template t, or Default</dd>"),
         ("pipeline-run", {"experiment": "mine"}, "<dd>mine</dd>"),
+        ("batch-inference", {}, "<dd>Default</dd>"),
+        ("evaluate", {}, "<dd>Default</dd>"),
         ("pipeline-artifacts-cleanup", {}, None),
     ],
 )
