@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import shutil
 import threading
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from infra import settings, storage
 from infra.controllers import EventNotifier
 from infra.errors import RunFailedError
 from infra.prefect_events import RUNS, EventSubscription
-from registry import evaluations, flow_kinds, tracking
+from registry import evaluations, flow_kinds, metric_names, tracking
 from registry.evaluations import InferenceStatus
 from registry.mlflow_writer import MlflowWriter
 from registry.models.models import ResolvedVersion
@@ -38,6 +37,7 @@ _POLL_SECONDS = 1.0
 _CHECK_SECONDS = 0.5
 _METRICS_SECONDS = 30.0
 _SHOWN = 40
+_LONGEST_NAME = 200
 
 
 def check(request: Evaluation, _: str) -> None:
@@ -158,12 +158,8 @@ def _metrics(result: dict[str, Any]) -> dict[str, float | None]:
     """Metrics by names that MLflow takes: of all records, and what became of those."""
     found: dict[str, float | None] = {}
     for name, value in result["metrics"].items():
-        shown = base = re.sub(r"[^\w/. -]", "_", name)[:200]
-        number = 1
-        while shown in found:  # classes whose names differ in other characters
-            number += 1
-            shown = f"{base} {number}"
-        found[shown] = value
+        shown = "/".join(map(metric_names.part, name.split("/")))[:_LONGEST_NAME]
+        found[metric_names.unique(shown, found)] = value
     return found | {f"records/{name}": float(many) for name, many in result["counts"].items()}
 
 

@@ -7,7 +7,6 @@ do not depend on which shard predicted what.
 from __future__ import annotations
 
 import collections
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 import numpy as np
 from modelyard_runtime.frames import Array, Columns
 from modelyard_runtime.models.base import PREDICTION, PROBABILITIES
+
+from registry import metric_names
 
 _MOST_CLASSES = 1000
 _LONGEST_NAME = 200  # characters of a class
@@ -139,10 +140,9 @@ def combined(parts: Iterable[Mapping[str, Any]]) -> CombinedStatistics:
     rows = sum(classes.values())
     metrics = {"missing_predictions": float(sum(part["missing"] for part in found))}
     if 0 < len(classes) <= _MOST_SHARES:
-        metrics |= {
-            f"share/{name}": count / rows
-            for name, count in zip(_metric_names(classes), classes.values(), strict=True)
-        }
+        for name, count in classes.items():
+            share = f"share/{metric_names.part(name)}"
+            metrics[metric_names.unique(share, metrics)] = count / rows
     if confident := sum(part["confident"] for part in found):
         metrics["mean_confidence"] = sum(part["confidence"] for part in found) / confident
     for what, sample in (("prediction", numbers), ("batch_seconds", seconds)):
@@ -166,18 +166,3 @@ def _merged(samples: list[tuple[list[float], int]]) -> list[float]:
         if count
         for value in chosen.choice(values, max(1, round(count * rate)), replace=False).tolist()
     ]
-
-
-def _metric_names(classes: Iterable[str]) -> list[str]:
-    """Classes as parts of metrics' names, each once, in characters that MLflow takes.
-
-    A part of dots alone would be a folder in a path, which MLflow refuses.
-    """
-    found: list[str] = []
-    for text in classes:
-        name = re.sub(r"[^\w. -]|^\.+$", "_", text)[:100] or "_"
-        number = 1
-        while (name if number == 1 else f"{name} {number}") in found:
-            number += 1
-        found.append(name if number == 1 else f"{name} {number}")
-    return found

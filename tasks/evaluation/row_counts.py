@@ -51,8 +51,7 @@ class RowCounts:
 
     def as_json(self) -> dict[str, int]:
         """The counts as plain data."""
-        found = {name: value for name, value in vars(self).items() if isinstance(value, int)}
-        return dict(found)
+        return {name: value for name, value in vars(self).items() if isinstance(value, int)}
 
     def sentences(self) -> list[str]:
         """What people should know: each count of records that are left out, or odd."""

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.node_positions import NodePosition, NodePositions
+from registry import metric_names
 
 MOST = 1000  # metrics of one artifact
 _LONGEST = 140  # with a slash and a key within MLflow's limit
@@ -67,10 +68,8 @@ def finite_numbers(metadata: Mapping[str, Any]) -> list[tuple[str, float]]:
     """
     found: dict[str, float] = {}
     for key, value in _flat(metadata, "", _DEEPEST):
-        name, number = sanitize(key, _LONGEST_KEY) or "metric", 1
-        while (unique := name if number == 1 else f"{name}_{number}") in found:
-            number += 1
-        found[unique] = value
+        name = sanitize(key, _LONGEST_KEY) or "metric"
+        found[metric_names.unique(name, found, "_")] = value
         if len(found) == MOST:
             break
     return list(found.items())

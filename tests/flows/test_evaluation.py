@@ -1,0 +1,26 @@
+"""What an evaluation records of its result."""
+
+from __future__ import annotations
+
+from mlflow.utils.validation import _validate_metric_name
+
+from flows import evaluation
+
+
+def test_classes_of_any_name_have_metrics_of_their_own() -> None:
+    metrics = {
+        "f1/yes": 0.5,
+        "f1/.": 0.1,
+        "f1/..": 0.2,
+        "f1/a*": 0.3,
+        "f1/a?": 0.4,
+        "f1/n/a": None,
+    }
+    found = evaluation._metrics({"metrics": metrics, "counts": {"records": 7}})
+
+    assert found == {
+        "f1/yes": 0.5, "f1/_": 0.1, "f1/_ 2": 0.2, "f1/a_": 0.3, "f1/a_ 2": 0.4, "f1/n/a": None,
+        "records/records": 7.0,
+    }  # fmt: skip
+    for name in found:
+        _validate_metric_name(name)
