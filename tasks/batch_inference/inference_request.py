@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field
@@ -54,6 +54,53 @@ class InferenceResources(ParameterModel):
     )
 
 
+# Fields of a batch inference that an evaluation has for its own.
+ServerUrl = Annotated[
+    Text,
+    Field(
+        description="URL of a server that serves the model already, with the Open Inference "
+        "Protocol (Triton, KServe) or OpenAI's (vLLM); empty to load the model."
+    ),
+]
+ServerModel = Annotated[
+    Text,
+    Field(
+        description="With server_url: the model's name there. Empty for the registered model's "
+        "name, or OpenAI's first model."
+    ),
+]
+ServerToken = Annotated[
+    Text,
+    Field(description="With server_url: secret:NAME of a bearer token, if the server wants one."),
+]
+Machines = Annotated[InferenceResources, Field(description="The machines that predict.")]
+Pods = Annotated[
+    int,
+    Field(
+        ge=1, le=MOST_PODS,
+        description="How many copies of the model predict at once; each has its share of a "
+        "machine's cores and GPUs.",
+    ),
+]  # fmt: skip
+BatchSize = Annotated[
+    int,
+    Field(
+        ge=1, le=1_000_000,
+        description="Largest number of records that the model predicts at once.",
+    ),
+]  # fmt: skip
+TimeoutSeconds = Annotated[
+    float,
+    Field(
+        gt=0, le=86_400, description="How long the model may take for one batch, in seconds."
+    ),
+]  # fmt: skip
+MostFailed = Annotated[
+    int,
+    Field(ge=0, le=10**12, description="So many records may fail; one more ends the run."),
+]
+
+
 class BatchInference(FlowRequest):
     """The request of a batch inference."""
 
@@ -70,28 +117,11 @@ class BatchInference(FlowRequest):
         default="",
         description="Required. The registered model: NAME/VERSION, or NAME@ALIAS.",
     )
-    server_url: Text = Field(
-        default="",
-        description="URL of a server that serves the model already, with the Open Inference "
-        "Protocol (Triton, KServe) or OpenAI's (vLLM); empty to load the model.",
-    )
-    server_model: Text = Field(
-        default="",
-        description="With server_url: the model's name there. Empty for the registered model's "
-        "name, or OpenAI's first model.",
-    )
-    server_token: Text = Field(
-        default="",
-        description="With server_url: secret:NAME of a bearer token, if the server wants one.",
-    )
-    resources: InferenceResources = Field(
-        default=InferenceResources(), description="The machines that predict."
-    )
-    pods: int = Field(
-        default=1, ge=1, le=MOST_PODS,
-        description="How many copies of the model predict at once; each has its share of a "
-        "machine's cores and GPUs.",
-    )  # fmt: skip
+    server_url: ServerUrl = ""
+    server_model: ServerModel = ""
+    server_token: ServerToken = ""
+    resources: Machines = InferenceResources()
+    pods: Pods = 1
     input_uri: Text = Field(
         default="", description="Required. URI of the folder, or the file, with the records."
     )
@@ -126,18 +156,9 @@ class BatchInference(FlowRequest):
         default=[], max_length=MOST_PATTERNS,
         description="Fields that the model does not get, such as the one with the true value.",
     )  # fmt: skip
-    batch_size: int = Field(
-        default=1000, ge=1, le=1_000_000,
-        description="Largest number of records that the model predicts at once.",
-    )  # fmt: skip
-    timeout_seconds: float = Field(
-        default=60, gt=0, le=86_400,
-        description="How long the model may take for one batch, in seconds.",
-    )  # fmt: skip
-    max_failed: int = Field(
-        default=1000, ge=0, le=10**12,
-        description="So many records may fail; one more ends the run.",
-    )  # fmt: skip
+    batch_size: BatchSize = 1000
+    timeout_seconds: TimeoutSeconds = 60
+    max_failed: MostFailed = 1000
     logs: Logs = Field(default=Logs(), description="Where the output of the model goes.")
     max_minutes: Minutes = Field(
         default=None, description="Time limit in minutes; empty for none."

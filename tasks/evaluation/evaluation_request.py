@@ -16,9 +16,16 @@ from infra.storage import Store
 from tasks.batch_inference import inference_request
 from tasks.batch_inference.inference_request import (
     MOST_PATTERNS,
-    MOST_PODS,
     BatchInference,
+    BatchSize,
     InferenceResources,
+    Machines,
+    MostFailed,
+    Pods,
+    ServerModel,
+    ServerToken,
+    ServerUrl,
+    TimeoutSeconds,
 )
 from tasks.evaluation.class_labels import label_text
 from tasks.logs import Logs
@@ -49,32 +56,14 @@ class EvaluationInference(ParameterModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
-    resources: InferenceResources = Field(
-        default=InferenceResources(), description="The machines that predict."
-    )
-    pods: int = Field(
-        default=1, ge=1, le=MOST_PODS, description="How many copies of the model predict at once."
-    )  # fmt: skip
-    batch_size: int = Field(
-        default=1000, ge=1, le=1_000_000,
-        description="Largest number of records that the model predicts at once.",
-    )  # fmt: skip
-    timeout_seconds: float = Field(
-        default=60, gt=0, le=86_400,
-        description="How long the model may take for one batch, in seconds.",
-    )  # fmt: skip
-    max_failed: int = Field(
-        default=1000, ge=0, le=10**12,
-        description="So many records may fail, in each pod; one more ends the run.",
-    )  # fmt: skip
-    server_url: Text = Field(
-        default="",
-        description="URL of a server that serves the model already; empty to load the model.",
-    )
-    server_model: Text = Field(default="", description="With server_url: the model's name there.")
-    server_token: Text = Field(
-        default="", description="With server_url: secret:NAME of a bearer token."
-    )
+    resources: Machines = InferenceResources()
+    pods: Pods = 1
+    batch_size: BatchSize = 1000
+    timeout_seconds: TimeoutSeconds = 60
+    max_failed: MostFailed = 1000
+    server_url: ServerUrl = ""
+    server_model: ServerModel = ""
+    server_token: ServerToken = ""
 
 
 class Evaluation(FlowRequest):
@@ -172,25 +161,17 @@ class Evaluation(FlowRequest):
 
     def inference(self) -> BatchInference:
         """The request of the batch inference; without a name, so that it can have any."""
-        batch = self.batch
         return BatchInference(
+            **dict(self.batch),
             description=f"Predictions of the evaluation {self.name}".strip(),
             experiment=self.experiment,
             model=self.model,
-            server_url=batch.server_url,
-            server_model=batch.server_model,
-            server_token=batch.server_token,
-            resources=batch.resources,
-            pods=batch.pods,
             input_uri=self.input_uri,
             input_format=self.input_format,
             include=[f"*{self.suffix}"],
             output_uri=self.place(PREDICTIONS),
             overwrite=self.overwrite,
             drop_fields=[self.target_field, *self.drop_fields],
-            batch_size=batch.batch_size,
-            timeout_seconds=batch.timeout_seconds,
-            max_failed=batch.max_failed,
             logs=self.logs,
         )
 
