@@ -127,7 +127,7 @@ def inference_blockers(run_id: str) -> list[Blocker]:
 
 def owner_blockers(run_id: str) -> list[Blocker]:
     """Return why a run may not be deleted: the evaluation that it predicts for is active."""
-    evaluation = _evaluation_of(run_id)
+    evaluation = runs.label(run_id, run_labels.EVALUATION)
     there = runs.with_ids([evaluation]) if evaluation else []
     return [
         Blocker(f"The evaluation {run.name} ({run.id}), which it predicts for, is {run.state}.",
@@ -135,15 +135,6 @@ def owner_blockers(run_id: str) -> list[Blocker]:
         for run in there
         if not run.is_final
     ]  # fmt: skip
-
-
-def _evaluation_of(run_id: str) -> str:
-    with prefect_client() as client:
-        try:
-            found = client.read_flow_run(UUID(run_id)).labels or {}
-        except ObjectNotFound:
-            return ""
-    return str(found.get(run_labels.EVALUATION) or "")
 
 
 def remove(run_id: str) -> JsonObject:

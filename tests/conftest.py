@@ -18,6 +18,10 @@ from tests.processes import eventually
 
 _OURS = ("MODELYARD_", "PREFECT_", "MLFLOW_", "_MLFLOW_", "EM_")
 
+# A test that asks Prefect without saying so fails, instead of waiting for a server of its own.
+_WITHOUT_SERVER = "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"
+os.environ[_WITHOUT_SERVER] = "false"
+
 # Fixtures that take long to make: one worker runs all tests that want one, the longest first.
 _STACKS = ("cluster", "stack", "spare", "bare_home")
 _SERVERS = ("mlflow_server", "prefect_url")
@@ -78,6 +82,7 @@ def _isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
             monkeypatch.delenv(name)
     monkeypatch.setenv("MODELYARD_HOME", str(home.root))
     monkeypatch.setenv("PREFECT_HOME", str(home.prefect))
+    monkeypatch.setenv(_WITHOUT_SERVER, "false")
     monkeypatch.setenv("DO_NOT_TRACK", "true")
 
 

@@ -19,7 +19,7 @@ import psutil
 from infra.container_usage import Container
 from infra.gpu_usage import GpuReader, GpuReading
 from infra.leash_client import Leash
-from infra.process_usage import ProcessReader, TreeUsage
+from infra.process_usage import ProcessReader, TreeUsage, reaped_seconds
 from infra.workloads.process_group import ProcessSpec
 
 # Receives metrics by name.
@@ -197,7 +197,7 @@ class UsageMonitor:
         try:
             yield
         finally:
-            self.remove(component, os.getpid(), 0.0)
+            self.remove(component, os.getpid(), reaped_seconds(os.getpid()))
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import threading
@@ -100,7 +101,8 @@ def _opened(experiment_id: str) -> Iterator[tuple[UUID, bool]]:
         lambda token: mlflow.search_runs([experiment_id], ours, ViewType.ALL, page_token=token)
     ):
         tags = run.data.tags
-        yield UUID(tags[tracking.FLOW_RUN_TAG]), tracking.PARENT_TAG in tags
+        with contextlib.suppress(KeyError, ValueError):  # whoever uses MLflow may set our tags
+            yield UUID(tags[tracking.FLOW_RUN_TAG]), tracking.PARENT_TAG in tags
 
 
 def _tag_unopened(client: SyncPrefectClient) -> None:

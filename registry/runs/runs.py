@@ -412,6 +412,12 @@ def active_blockers(run_id: str) -> list[Blocker]:
     return [] if final else [Blocker(f"The run {run.name} is active.", stop)]
 
 
+def label(run_id: str, name: str) -> str:
+    """Return a label of the run; empty if it has none of that name."""
+    with _prefect() as client:
+        return str((run_lookup.find(client, run_id).labels or {}).get(name) or "")
+
+
 def mlflow_run_id(run_id: str) -> str | None:
     """Return the run's MLflow run; None if it has none yet."""
     with _prefect() as client:

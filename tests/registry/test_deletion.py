@@ -157,7 +157,6 @@ def test_a_run_waits_for_who_makes_a_model_of_it(
     monkeypatch.setattr(runs, "_prefect", lambda: contextlib.nullcontext(None))
     monkeypatch.setattr(run_lookup, "find", lambda *_: flow_run)
     monkeypatch.setattr(evaluations, "_inferences", lambda _: [])
-    monkeypatch.setattr(evaluations, "_evaluation_of", lambda _: "")
     really, told = models._check_not_removed, list[str]()
 
     def while_it_deletes(origin: SourceRun) -> None:
