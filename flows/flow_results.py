@@ -71,11 +71,14 @@ class TuningResult(FlowResult):
         mlflow_run_id: The tuning's MLflow run.
         best: The best trial: ``number``, ``parameters``, ``value``, ``mlflow_run_id``; None
             without one, or with several objectives, which have a ``front`` instead.
+        model_uri: The version that was made of the best trial, as ``models:/NAME/VERSION``; None
+            if none was.
         trials: Every trial: ``number``, ``state``, ``parameters``, ``value`` and more.
     """
 
     mlflow_run_id = ResultItem[str]()
     best = ResultItem[dict[str, Any] | None]()
+    model_uri = ResultItem[str | None]()
     trials = ResultItem[list[dict[str, Any]]]()
 
 

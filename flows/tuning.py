@@ -223,7 +223,9 @@ def _conclude(
     result = tunings.result(context.flow_run_id, tracked.run_id)
     named = _named_best(result) or f"none{_why_none(request, tuner)}"
     if request.registers_best:
-        named += f". Model: {_register_best(context, request, result) or 'none'}"
+        made = _register_best(context, request, result)
+        result = result.model_copy(update={"model_uri": made})
+        named += f". Model: {made or 'none'}"
     return RunResult(result.to_json(), f"Best: {named}", ended.value)
 
 

@@ -19,6 +19,7 @@ from registry.frameworks import FRAMEWORKS
 from registry.models import model_aliases, model_lineage, models
 from registry.models.model_references import SCHEME
 from registry.models.model_views import ModelVersionView
+from registry.views import JsonObject
 from tasks.evaluation import evaluation_records
 
 app = typer.Typer(
@@ -193,8 +194,18 @@ def aliases(
         if when is not None and alias is not None:
             output.thing(model_aliases.at(name, alias, when), as_json_=json)
             return
-        columns = ("at", "user", "alias", "from", "to", "why")
-        output.rows(model_aliases.moves(name, alias), columns, as_json_=json)
+        moves = model_aliases.moves(name, alias)
+    columns = ("at", "user", "alias", "from", "to", "gate", "why")
+    output.rows(moves if json else list(map(_with_verdict, moves)), columns, as_json_=json)
+
+
+def _with_verdict(move: JsonObject) -> JsonObject:
+    """A move with its gate in a line: the rules, and whether they passed."""
+    gate = move.get("gate")
+    if not gate:
+        return move
+    rules = ", ".join(one["rule"] for one in gate["rules"])
+    return {**move, "gate": f"{'passed' if gate['passed'] else 'refused'}: {rules}"}
 
 
 def _time(text: str) -> datetime:

@@ -80,12 +80,14 @@ class TuningResultView(View):
         mlflow_run_id: Its MLflow run.
         best: The best trial; None without one, or with several objectives.
         front: The Pareto front; None with one objective.
+        model_uri: The model version that was made of the best trial; None if none was.
         trials: Every trial, by number.
     """
 
     mlflow_run_id: str
     best: BestTrialView | None
     front: list[BestTrialView] | None = Field(None, exclude_if=lambda front: front is None)
+    model_uri: str | None = None
     trials: list[TrialView]
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from infra.mlflow import ViewType
-from registry.tracking import client, paged
+from infra.mlflow import MlflowException, ViewType
+from registry.tracking import MODEL_TAG, client, paged
 from registry.tunings import trial_results, trials
 from registry.tunings.tuning_views import (
+    BestTrialView,
     TuningResultView,
     TuningSummaryView,
 )
@@ -62,12 +63,25 @@ def result(flow_run_id: str, mlflow_run_id: str, over: bool = False) -> TuningRe
     best = [
         by_number[number].as_best() for number in trial_results.best(tags) if number in by_number
     ]
+    winner = next(iter(best), None) if single else None
     return TuningResultView(
         mlflow_run_id=mlflow_run_id,
-        best=next(iter(best), None) if single else None,
+        best=winner,
         front=None if single else best,
+        model_uri=_model_uri(winner),
         trials=shown,
     )
+
+
+def _model_uri(best: BestTrialView | None) -> str | None:
+    if best is None or best.mlflow_run_id is None:
+        return None
+    try:
+        return client().get_run(best.mlflow_run_id).data.tags.get(MODEL_TAG)
+    except MlflowException as error:
+        if not error.is_missing:
+            raise
+        return None
 
 
 def summaries(

@@ -75,6 +75,18 @@ def test_the_readme_runs_as_written(spare, tmp_path):
     run(README, spare, tmp_path)
     written = (tmp_path / "build" / "predictions" / "scans.jsonl").read_text()
     assert [json.loads(line)["row"] for line in written.splitlines()] == [*range(100)]
+    check_life(spare, tmp_path)
+
+
+def check_life(stack, folder):
+    """The tuned version is the champion by the rule, and what predicts."""
+    first, second = stack.do("model", "aliases", "digits-life", "--alias", "champion")
+    assert (first["to"], second["from"], second["to"]) == (1, 1, 2)
+    assert second["gate"]["passed"]
+    manifest = json.loads(
+        (folder / "build" / "life" / "predictions" / "manifest.json").read_text()
+    )
+    assert (manifest["model"], manifest["predicted"]) == ("models:/digits-life/2", 100)
 
 
 @pytest.mark.e2e

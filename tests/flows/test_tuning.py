@@ -253,6 +253,7 @@ class TestConclude:
         found = self._concluded(TuningOutcome.GOAL_REACHED, context, request)
 
         assert found.message == told
+        assert found.value["model_uri"] == (made if "Model" in told else None)
         given = ("m", context.created, context.flow_run_id, result)
         assert registered == ([given] if "Model" in told else [])
         assert len(warned) == ("Model: none" in told)

@@ -219,3 +219,22 @@ def test_a_model_offers_to_predict(
     assert offered in as_text
     assert ("batch-inference" in as_text) == bool(offered)
     assert "batch-inference" not in told("--json")
+
+
+def test_moves_tell_what_a_gate_has_decided(
+    asked: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    move = {"at": "2026-01-31T12:00:00+00:00", "user": "me", "alias": "champion", "why": ""}
+    rules = [{"rule": "f1 > 0.5"}, {"rule": "mae < old"}]
+    decided = [{"gate": {"passed": passed, "rules": rules}} for passed in (True, False)]
+    monkeypatch.setattr(
+        model_aliases, "moves", lambda *_: [move, *({**move, **one} for one in decided)]
+    )
+    monkeypatch.setattr(sys, "argv", ["modelyard", "model", "aliases", "m"])
+    with pytest.raises(SystemExit):
+        main.main()
+
+    lines = capsys.readouterr().out.splitlines()
+    assert "f1" not in lines[1]
+    assert "passed: f1 > 0.5, mae < old" in lines[2]
+    assert "refused: f1 > 0.5, mae < old" in lines[3]

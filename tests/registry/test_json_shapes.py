@@ -130,7 +130,7 @@ class TestTunings:
         tuning = Tuning(prefect, name, tmp_path, state=Completed())
         tunings.mark_objectives(tuning.run_id, ["loss"])
         assert printed(capsys, runs.show(tuning.id))["result"] == {
-            "mlflow_run_id": tuning.run_id, "best": None, "trials": [],
+            "mlflow_run_id": tuning.run_id, "best": None, "model_uri": None, "trials": [],
         }  # fmt: skip
         empty = printed(capsys, runs.list_all())[0]
         assert (empty["trials"], empty["best"]) == ({"done": 0, "running": 0, "failed": 0}, None)
@@ -145,6 +145,7 @@ class TestTunings:
         assert shape(printed(capsys, runs.show(tuning.id))["result"]) == {
             "mlflow_run_id": "str",
             "best": {**self.BEST, "value": "float"},
+            "model_uri": "NoneType",
             "trials": [
                 {**self.TRIAL, "value": "float", "flow_run_id": "str", "reason": "str"},
                 {**self.TRIAL, "value": "NoneType"},
@@ -164,7 +165,7 @@ class TestTunings:
         found = printed(capsys, runs.show(tuning.id))["result"]
 
         assert (found["best"], found["front"][0]["value"]) == (None, [0.5, None])
-        assert list(found) == ["mlflow_run_id", "best", "front", "trials"]
+        assert list(found) == ["mlflow_run_id", "best", "front", "model_uri", "trials"]
 
 
 VERSION = {

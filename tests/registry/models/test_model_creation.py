@@ -152,6 +152,8 @@ class TestBestOfATuning:
         made = [self.registered(one, f"{name}-m") for one in (tuning, tuning, other, other)]
 
         assert made == [f"models:/{name}-m/{number}" for number in (1, 1, 2, 2)]
+        shown = [tunings.result(one.id, one.run_id).model_uri for one in (tuning, other)]
+        assert shown == made[1:3]
         second, first = models.show(f"{name}-m")["versions"]
         assert (first["flow_run_id"], second["flow_run_id"]) == (tuning.id, in_pool)
         assert (first["framework"], second["framework"]) == ("scikit-learn", None)

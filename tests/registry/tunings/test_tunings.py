@@ -55,6 +55,7 @@ class TestResult:
         assert found == {
             "mlflow_run_id": tuning.run_id,
             "best": {"number": 1, "parameters": lr, "value": 0.125, "mlflow_run_id": "m1"},
+            "model_uri": None,
             "trials": [
                 {"number": 0, "state": "SUCCEEDED", "parameters": parameters, "value": 0.25,
                  "mlflow_run_id": "m0", "attempts": 2},
@@ -137,7 +138,8 @@ class TestResult:
     ) -> None:
         begun = Tuning(prefect, name, tmp_path, Running())
 
-        assert result(begun) == {"mlflow_run_id": begun.run_id, "best": None, "trials": []}
+        assert result(begun) == {"mlflow_run_id": begun.run_id, "best": None, "model_uri": None,
+                                 "trials": []}  # fmt: skip
 
     def test_a_tuning_without_an_mlflow_run_shows_none(self, prefect: PrefectClient) -> None:
         assert runs.show(prefect.add("tune", "waits"))["result"] is None
