@@ -1,4 +1,4 @@
-"""PyTorch: an archive of torch-model-archiver, or the files that it would be made of.
+"""PyTorch: an archive of torch-model-archiver, the files that it would be made of, or a network.
 
 The archive's format: https://github.com/pytorch/serve/blob/master/model-archiver/README.md.
 """
@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import json
 import lzma
+import re
 import zipfile
 import zlib
+from collections.abc import Iterable
 from typing import Any
+
+from modelyard_runtime.recognition import recognize
 
 from registry.frameworks.layout import Layout, only, refused
 
@@ -20,6 +24,12 @@ _SCRIPTS = ("model.py", "handler.py")
 _SERVED = ("serializedFile", "modelFile", "handler")  # a manifest names one of these
 _WEIGHTS = (".pt", ".pth", ".bin")
 _SAVED = (b"PK\x03\x04", b"\x80")  # how torch.save begins: a zip file, or an old pickle
+_LOADER = "torch_file"  # the runtime's
+
+# Members of the zip files that have a network's operations beside its weights, below their root:
+# of torch.jit.save, and of torch.export.save since PyTorch 2.8 and before.
+_SCRIPTED = re.compile(r"[^/]+/constants\.pkl")
+_EXPORTED = re.compile(r"[^/]+/models/[^/]+\.json|([^/]+/)?serialized_exported_program\.json")
 
 # What zipfile raises of broken, encrypted and foreign archives.
 _NO_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError)
@@ -41,26 +51,60 @@ def check(layout: Layout, name: str) -> None:
         _check_files(layout)
 
 
+def is_scripted(members: Iterable[str]) -> bool:
+    """Whether ``torch.jit.save`` wrote the zip file with these members."""
+    return any(_SCRIPTED.fullmatch(member) for member in members)
+
+
+def _is_whole_network(layout: Layout) -> bool:
+    """Whether the runtime loads a file that needs no code: TorchScript, or an ExportedProgram.
+
+    Raises:
+        BadInputError: With the code ``WeightsMalformed``, if the zip file is incomplete.
+    """
+    found = recognize(layout)
+    if found is None or found.kind.loader != _LOADER:
+        return False
+    with layout.open(found.file) as file:
+        if not file.read(len(_SAVED[0])).startswith(_SAVED[0]):
+            return False  # an old pickle
+        try:
+            with zipfile.ZipFile(file) as packed:
+                members = packed.namelist()
+        except _NO_ZIP as error:
+            raise _unsaved(layout, found.file) from error
+    return is_scripted(members) or any(_EXPORTED.fullmatch(member) for member in members)
+
+
 def _check_files(layout: Layout) -> None:
-    missing = [script for script in _SCRIPTS if not layout.sizes.get(script)]
+    whole = _is_whole_network(layout)
+    # A network that needs no code may have a handler, but not an empty one.
+    missing = [script for script in _SCRIPTS if not layout.sizes.get(script, whole)]
     if missing:
         raise refused(
             "PytorchFilesMissing",
-            f"There is no {_ARCHIVE} file at {layout.uri}, and {' and '.join(missing)} "
-            f"{'is' if len(missing) == 1 else 'are'} missing or empty.",
+            f"There is no {_ARCHIVE} file and no whole network at {layout.uri}, and "
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing or empty.",
             layout.elsewhere(_ARCHIVE, f"/{_SCRIPTS[0]}")
-            or "Pack it with torch-model-archiver, or put model.py, handler.py and the weights "
-            "(.pt, .pth or .bin) there.",
+            or "Save the model with torch.jit.save or torch.export.save, pack it with "
+            "torch-model-archiver, or put model.py, handler.py and the weights (.pt, .pth or "
+            ".bin) there: what torch.save writes does not have the model's class.",
         )
+    if whole:
+        return
     weights = only(layout, layout.top(*_WEIGHTS), suffixes=_WEIGHTS, kind="Weights")
     with layout.open(weights) as file:
         head = file.read(max(map(len, _SAVED)))
     if not head.startswith(_SAVED):
-        raise refused(
-            "WeightsMalformed",
-            f"{weights} at {layout.uri} was not written by torch.save.",
-            "Save or copy it again.",
-        )
+        raise _unsaved(layout, weights)
+
+
+def _unsaved(layout: Layout, file: str) -> Exception:
+    return refused(
+        "WeightsMalformed",
+        f"{file} at {layout.uri} was not written by PyTorch, or is incomplete.",
+        "Save or copy it again.",
+    )
 
 
 def _check_archive(layout: Layout, archive: str, name: str) -> None:

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from registry.frameworks import onnx, tensorflow
+from registry.frameworks import onnx, pytorch, tensorflow
 from registry.frameworks.layout import Layout, refused
 
 _CONFIG = "config.pbtxt"
@@ -123,7 +123,7 @@ def _check_torch_script(layout: Layout, path: str) -> None:
         raise _missing(layout, path)
     try:
         with layout.open(path) as file, zipfile.ZipFile(file) as packed:
-            scripted = any(member.endswith("/constants.pkl") for member in packed.namelist())
+            scripted = pytorch.is_scripted(packed.namelist())
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         raise refused(
             "TorchScriptMalformed", f"{path} at {layout.uri} is not a zip file.", "Save it again."

@@ -58,6 +58,21 @@ def pytorch_files(folder: Path, name: str) -> None:
     (folder / "extra" / "labels.json").write_text("[]")
 
 
+def pytorch_scripted(folder: Path, name: str) -> None:
+    """TorchScript, whose file has the network's operations."""
+    torch = pytest.importorskip("torch")
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.jit.save(torch.jit.script(_line()), str(folder / "model.pt"))
+
+
+def pytorch_exported(folder: Path, name: str) -> None:
+    """An ExportedProgram, whose file has them too."""
+    torch = pytest.importorskip("torch")
+    folder.mkdir(parents=True, exist_ok=True)
+    exported = torch.export.export(_line(), (torch.ones(1, 1),))
+    torch.export.save(exported, folder / "model.pt2")
+
+
 def pytorch_archive(folder: Path, name: str) -> None:
     """The archive that torch-model-archiver packs of these."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,6 +194,8 @@ MAKERS: dict[str, tuple[str, Maker]] = {
     "tensorflow": ("tensorflow", tensorflow),
     "pytorch archive": ("pytorch", pytorch_archive),
     "pytorch files": ("pytorch", pytorch_files),
+    "pytorch scripted": ("pytorch", pytorch_scripted),
+    "pytorch exported": ("pytorch", pytorch_exported),
     "scikit-learn": ("scikit-learn", scikit_learn),
     "huggingface": ("huggingface", huggingface),
     "onnx": ("onnx", onnx_file),

@@ -96,7 +96,9 @@ def test_every_framework_tells_what_is_not_there(framework: str, tmp_path: Path)
     assert _code(framework, tmp_path / "empty") == "ArtifactMissing"
 
 
-@pytest.mark.parametrize("kind", ["pytorch archive", "scikit-learn", "onnx"])
+@pytest.mark.parametrize(
+    "kind", ["pytorch archive", "pytorch scripted", "pytorch exported", "scikit-learn", "onnx"]
+)
 def test_a_model_of_one_file_may_be_named_itself(kind: str, tmp_path: Path) -> None:
     framework, make = MAKERS[kind]
     make(tmp_path / "model", NAME)
@@ -129,6 +131,14 @@ class TestRealness:
         torch = pytest.importorskip("torch")
         loaded = torch.jit.load(str(tmp_path / "line" / "2" / "model.pt"))
         assert loaded(torch.tensor([[3.0]])).item() == pytest.approx(7.0)
+
+    def test_scripted_and_exported_networks(self, tmp_path: Path) -> None:
+        model_files.pytorch_scripted(tmp_path, NAME)
+        model_files.pytorch_exported(tmp_path, NAME)
+        torch = pytest.importorskip("torch")
+        exported = torch.export.load(tmp_path / "model.pt2").module()
+        for network in (torch.jit.load(str(tmp_path / "model.pt")), exported):
+            assert network(torch.tensor([[3.0]])).item() == pytest.approx(7.0)
 
     def test_archive(self, tmp_path: Path) -> None:
         model_files.pytorch_archive(tmp_path / "a", NAME)
@@ -339,58 +349,6 @@ def test_bytes_that_were_changed_are_taken_or_refused_and_nothing_else(
         file.write_bytes(content)
 
     assert refusals
-
-
-class TestArchive:
-    @pytest.fixture
-    def archive(self, tmp_path: Path) -> Path:
-        model_files.pytorch_archive(tmp_path / "m", NAME)
-        return tmp_path / "m" / "line.mar"
-
-    def _pack(self, archive: Path, manifest: str | None, **members: str) -> None:
-        with zipfile.ZipFile(archive, "w") as packed:
-            if manifest is not None:
-                packed.writestr("MAR-INF/MANIFEST.json", manifest)
-            for name, content in members.items():
-                packed.writestr(name.replace("__", "/"), content)
-
-    def test_another_name_is_refused_with_both_ways_out(self, archive: Path) -> None:
-        with pytest.raises(BadInputError) as raised:
-            frameworks.check("pytorch", store(str(archive.parent)), "curve")
-
-        assert raised.value.code == "ArchiveNameDiffers"
-        assert "'line'" in raised.value.message
-        assert "--model-name curve" in raised.value.hint
-
-    @pytest.mark.parametrize(
-        "manifest",
-        [
-            None, "", "[]", "{}", '{"model": []}', '{"model": {}}', "\xff",
-            json.dumps({"model": {"modelName": NAME}, "padding": "x" * 2**20}),
-        ],
-    )  # fmt: skip
-    def test_a_manifest_that_says_nothing(self, archive: Path, manifest: str | None) -> None:
-        self._pack(archive, manifest)
-
-        assert _code("pytorch", archive.parent) == "ArchiveMalformed"
-
-    def test_a_file_that_the_manifest_names_is_missing(self, archive: Path) -> None:
-        self._pack(archive, '{"model": {"modelName": "line", "serializedFile": "model.pt"}}')
-
-        assert _code("pytorch", archive.parent) == "ArchiveMalformed"
-
-    def test_a_manifest_that_names_nothing_to_serve(self, archive: Path) -> None:
-        self._pack(archive, '{"model": {"modelName": "line"}}')
-        assert _code("pytorch", archive.parent) == "ArchiveMalformed"
-
-        self._pack(archive, '{"model": {"modelName": "line", "handler": "image_classifier"}}')
-        _check("pytorch", archive.parent)
-
-    def test_a_member_that_climbs_out(self, archive: Path) -> None:
-        manifest = '{"model": {"modelName": "line", "handler": "x"}}'
-        self._pack(archive, manifest, **{"..__evil.py": "x"})
-
-        assert _code("pytorch", archive.parent) == "ArchiveMalformed"
 
 
 class TestTriton:
