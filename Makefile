@@ -33,6 +33,7 @@ soak: .venv/.dev .venv/.torch
 	@$(BIN)/python -m tests.e2e.schedule_soak
 	@$(BIN)/python -m tests.e2e.pipeline_soak
 	@$(BIN)/python -m tests.e2e.batch_inference_soak
+	@$(BIN)/python -m tests.e2e.evaluation_soak
 	@$(BIN)/python -m tests.e2e.batch_inference_memory --gib 2
 	@$(BIN)/python -m tests.e2e.load_soak
 	@$(BIN)/python -m tests.e2e.kubernetes_soak
