@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,14 +33,15 @@ class Store(ABC):
 
     - ``fetch``, and ``publish`` to a new folder, are atomic: until they return, nothing is
       visible under the destination's name; when they raise, nothing new is visible anywhere.
-      Each entry that is published to a folder that is there is old or new, never mixed; a kill
-      may leave one hidden, until a repeat shows it again. What was transferred may stay hidden
+      Each file that is published to a folder that is there is old or new, never mixed, and each
+      folder that is new there appears as a whole. A kill leaves some files old and some new,
+      until a repeat. Files of other names stay. What was transferred may stay hidden
       (``.NAME.….partial``, incomplete uploads in a bucket) only after a kill, or where a repeat
       resumes it; the repeat removes it. It is neither listed nor fetched nor published.
       Object storage can make one object appear at once, but not many: how far this holds there
       is said in ``infra/storage/publishing.py``.
-    - What stands in the way is refused: a destination that exists, a file or an object where a
-      folder is to be, or above it.
+    - What stands in the way is refused before anything is replaced: a destination that exists, a
+      file or an object where a folder is to be, or above it, and a folder where a file is to be.
     - Links inside a fetched directory that point outside it are refused, and so are names that
       climb out of it.
     - A store is made for one URI and keeps no state, so it may be used from any thread.
@@ -62,11 +63,15 @@ class Store(ABC):
         """Return the local path for reading without a copy; None if there is none."""
 
     @abstractmethod
-    def check_writable(self) -> None:
+    def check_writable(self, names: Iterable[str] = ()) -> None:
         """Check early whether ``publish`` may write here.
 
+        Args:
+            names: Names of files that are to be published, as ``entries`` gives them.
+
         Raises:
-            BadInputError: If it may not.
+            BadInputError: If it may not; with the code ``NamesClash``, if a file or a link is
+                where one of the names needs a folder, or a folder where it needs a file.
         """
 
     @abstractmethod
@@ -105,12 +110,22 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def publish(self, source: Path, progress: Progress | None = None) -> None:
-        """Copy the directory ``source`` here. Entries of the same name are replaced whole.
+    def publish(
+        self, source: Path, progress: Progress | None = None, *, whole_entries: bool = False
+    ) -> None:
+        """Copy the directory ``source`` here. Files of the same name are replaced; others stay.
+
+        Args:
+            source: The directory.
+            progress: Receives the progress.
+            whole_entries: Replace each entry of ``source`` as a whole: what is here under its
+                name, and in a folder of that name, goes. On a file system the entry is then old
+                or new, never mixed; a kill may hide it until a repeat shows it again.
 
         Raises:
             BadInputError: If the URI is, or lies below, a file or an object, or may not be
-                written; or if a file may not be read.
+                written; if a file may not be read; with the code ``NamesClash``, as
+                ``check_writable`` does.
             DiskFullError: If it does not fit.
         """
 
@@ -121,6 +136,14 @@ class Store(ABC):
         Raises:
             BadInputError: If it may not be removed.
         """
+
+
+def parents(name: str) -> Iterator[str]:
+    """The folders that a name lies in, the outermost first: ``a`` and ``a/b`` of ``a/b/c``."""
+    at = name.find("/")
+    while at >= 0:
+        yield name[:at]
+        at = name.find("/", at + 1)
 
 
 def check_name(name: str) -> None:

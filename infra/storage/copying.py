@@ -5,7 +5,7 @@ in ``.entries.copy.partial`` inside it, because the folder above may be closed t
 
 - ``lock`` is held during a copy to the same place: others wait;
 - ``new`` is the copy;
-- ``old`` has the entries that were moved aside for new ones, each whole.
+- ``old`` has the entries that were moved aside for new ones, if these replace them whole.
 
 The next copy to the same place first recovers from a kill: an old entry whose name is free gets it
 back, everything else is removed.
@@ -37,13 +37,20 @@ def fetch(source: Path, destination: Path) -> None:
         (staging / "new").rename(destination)
 
 
-def publish(source: Path, folder: Path) -> None:
+def publish(source: Path, folder: Path, *, whole_entries: bool = False) -> None:
     """Copy the entries of ``source`` into ``folder``, which may be new.
 
+    Args:
+        source: A folder.
+        folder: The folder.
+        whole_entries: Replace folders of the same name as wholes, instead of merging into them.
+
     Raises:
-        BadInputError: If a link points outside.
+        BadInputError: If a link points outside, or what is there is in the way.
     """
     tree.check_tree(source)
+    if not whole_entries:
+        tree.check_mergeable(tree.entries(source), folder)
     beside = _beside(folder)
     # Where the folder is there, this is what was killed after it had given the folder its name.
     if beside.exists() or not folder.is_dir():
@@ -54,15 +61,26 @@ def publish(source: Path, folder: Path) -> None:
                 return
     with _staged(folder / ".entries.copy.partial") as staging:
         _copy(source, staging / "new")
+        if not whole_entries:
+            _merge(staging / "new", folder)
+            return
         (staging / "old").mkdir()
         for entry in list((staging / "new").iterdir()):
             _replace(entry, folder / entry.name, staging / "old" / entry.name)
 
 
+def _merge(entry: Path, target: Path) -> None:
+    """Move an entry to its name; of a folder that is there, what it has in it."""
+    if tree.is_folder(entry) and tree.is_folder(target):
+        for inner in list(entry.iterdir()):
+            _merge(inner, target / inner.name)
+    else:
+        entry.replace(target)
+
+
 def _replace(entry: Path, target: Path, old: Path) -> None:
     """Give ``entry`` its name. Only of two files does the one replace the other in one step."""
-    folders = [path for path in (entry, target) if path.is_dir() and not path.is_symlink()]
-    if folders and os.path.lexists(target):
+    if os.path.lexists(target) and (tree.is_folder(entry) or tree.is_folder(target)):
         target.rename(old)
     entry.replace(target)
 

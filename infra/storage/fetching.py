@@ -18,6 +18,7 @@ from pathlib import Path
 
 from infra.errors import BadInputError, DiskFullError, ModelyardError
 from infra.storage import checksums, disk, failures, partial
+from infra.storage.base import parents
 from infra.storage.bucket import Bucket, ChangedError, RemoteObject
 from infra.storage.partial import PartialFetch
 from infra.storage.transfer import MIB, CompletedBytes, Step
@@ -85,15 +86,14 @@ def check_names(names: Mapping[str, RemoteObject]) -> None:
         BadInputError: With the code ``NamesClash`` or ``NameTooLong``.
     """
     for name in names:
-        parts = name.split("/")
-        if any(len(os.fsencode(part)) > _LONGEST_NAME for part in parts):
+        if any(len(os.fsencode(part)) > _LONGEST_NAME for part in name.split("/")):
             raise BadInputError(
                 f"{name!r} has a part of more than {_LONGEST_NAME} bytes.",
                 "Rename it.",
                 code="NameTooLong",
             )
-        for length in range(1, len(parts)):
-            if (folder := "/".join(parts[:length])) in names:
+        for folder in parents(name):
+            if folder in names:
                 raise BadInputError(
                     f"{folder!r} is a file, and {name!r} lies in a folder of that name.",
                     "Rename or delete one of them.",

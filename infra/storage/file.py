@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from infra.errors import BadInputError, NotFoundError
 from infra.storage import copying, disk
 from infra.storage.base import Progress, Store, StoreEntry, check_name
-from infra.storage.tree import files
+from infra.storage.tree import check_mergeable, entries_of, files
 
 
 class FileStore(Store):
@@ -35,8 +35,9 @@ class FileStore(Store):
     def in_place(self) -> Path | None:  # noqa: D102
         return self._path
 
-    def check_writable(self) -> None:  # noqa: D102
+    def check_writable(self, names: Iterable[str] = ()) -> None:  # noqa: D102
         with disk.translating_errors(self.uri):
+            check_mergeable(entries_of(names), self._path)
             Path(tempfile.mkdtemp(prefix=".modelyard-", dir=self._check_place())).rmdir()
 
     def _check_place(self) -> Path:
@@ -97,10 +98,12 @@ class FileStore(Store):
             copying.fetch(self._path, destination)
         _tell(progress, destination)
 
-    def publish(self, source: Path, progress: Progress | None = None) -> None:  # noqa: D102
+    def publish(  # noqa: D102
+        self, source: Path, progress: Progress | None = None, *, whole_entries: bool = False
+    ) -> None:
         with disk.translating_errors(self.uri, source):
             self._check_place()
-            copying.publish(source, self._path)
+            copying.publish(source, self._path, whole_entries=whole_entries)
         _tell(progress, source)
 
     def remove(self) -> None:  # noqa: D102

@@ -21,6 +21,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO
 
+from infra.storage.base import parents
+
 _LOCK = "lock"
 _DIGITS = 16  # fewer than in the name of a copy of files, which nothing goes on from
 _NAME = re.compile(rf"\..+\.[0-9a-f]{{1,{_DIGITS}}}\.partial", re.DOTALL)
@@ -94,7 +96,7 @@ class PartialFetch:
         if self.data.is_file():
             self.data.unlink()
         self.data.mkdir(exist_ok=True)
-        folders = {parent for name in names for parent in _parents(name)}
+        folders = {parent for name in names for parent in parents(name)}
         wanted = set(names)
         for found, inner, files in os.walk(self.data, topdown=False):
             for entries, kept, discard in (
@@ -118,12 +120,6 @@ class PartialFetch:
     def close(self) -> None:
         """Close the journal."""
         self._journal.close()
-
-
-def _parents(name: str) -> Iterator[str]:
-    parts = name.split("/")[:-1]
-    for length in range(1, len(parts) + 1):
-        yield "/".join(parts[:length])
 
 
 def folder_of(destination: Path, uri: str) -> Path:

@@ -5,7 +5,7 @@ three phases:
 
 1. Large files are uploaded in parts. Parts are invisible until their upload is completed.
 2. In one short burst, every upload is completed, and then small files are written.
-3. Objects below the replaced names that are not part of the new content are deleted.
+3. Where entries are replaced as wholes, the objects that were below their names go.
 
 A publish that is killed in phase 1 leaves the old objects, and incomplete uploads, which the next
 publish of the same files resumes. One that is killed in phase 2 or 3 leaves a mixture of new and
@@ -24,6 +24,7 @@ from pathlib import Path
 
 from infra.errors import BadInputError, ModelyardError
 from infra.storage import checksums, failures, tree
+from infra.storage.base import parents
 from infra.storage.bucket import Bucket, ChangedError, MultipartUpload, RemoteObject
 from infra.storage.transfer import MIB, CompletedBytes, Step
 
@@ -70,18 +71,27 @@ class _SourceFile:
         return content
 
 
-def publish(bucket: Bucket, prefix: str, source: Path) -> None:
+def publish(bucket: Bucket, prefix: str, source: Path, *, whole_entries: bool = False) -> None:
     """Publish the files of ``source`` as the objects below ``prefix``.
 
+    Args:
+        bucket: The bucket.
+        prefix: The objects' prefix; "" or with ``/`` at its end.
+        source: A folder.
+        whole_entries: Delete what else is below the first segments of the objects' names.
+
     Raises:
-        BadInputError: If a link or a name in ``source`` cannot be published.
+        BadInputError: If a link or a name in ``source`` cannot be published, or what is there is
+            in the way.
         StoreError: If a file changes during the publish, or it is interrupted.
     """
     transfer = bucket.transfer
     usual = transfer.settings.transfer_part_mib * MIB
     files = _files(source, prefix)
     transfer.total = sum(file.size for file in files)
-    there = _replaced(bucket, prefix, {_first(file.key, prefix) for file in files})
+    there = _same_entries(bucket, prefix, (file.key for file in files))
+    if not whole_entries:
+        _check_mergeable(bucket, prefix, (file.key for file in files), there)
     large = [file for file in files if file.size > usual]
     left = _unfinished(bucket, prefix, large)
     uploads = [
@@ -101,10 +111,35 @@ def publish(bucket: Bucket, prefix: str, source: Path) -> None:
         raise
     small = [file for file in files if file.size <= usual]
     transfer.run([bound(_put, bucket, file, there.get(file.key)) for file in small], usual)
-    stale = there.keys() - {file.key for file in files}
+    stale = there.keys() - {file.key for file in files} if whole_entries else set()
     transfer.run([bound(_delete, bucket, key) for key in sorted(stale)])
     used = {upload.unfinished for upload in uploads}
     _abort(bucket, (each for found in left.values() for each in found if each not in used))
+
+
+def check_mergeable(bucket: Bucket, prefix: str, names: Iterable[str]) -> None:
+    """Refuse names below ``prefix`` that objects cannot have beside those that are there.
+
+    Object storage itself would have both an object ``x`` and one ``x/y``, but no folder has.
+
+    Raises:
+        BadInputError: With the code ``NamesClash``.
+    """
+    keys = [prefix + name for name in names]
+    _check_mergeable(bucket, prefix, keys, _same_entries(bucket, prefix, keys))
+
+
+def _check_mergeable(
+    bucket: Bucket, prefix: str, keys: Iterable[str], there: Iterable[str]
+) -> None:
+    objects = {key.removeprefix(prefix) for key in there}
+    folders = {folder for name in objects for folder in parents(name)}
+    wanted = tree.entries_of(key.removeprefix(prefix) for key in keys)
+    for name, wants_folder in wanted.items():
+        if name in (objects if wants_folder else folders):
+            kind = "an object" if wants_folder else "a folder"
+            place = f"{bucket.uri.rstrip('/')}/{name}"
+            raise tree.names_clash(place, kind, wants_folder=wants_folder)
 
 
 def remove(bucket: Bucket, key: str) -> None:
@@ -142,12 +177,15 @@ def _files(source: Path, prefix: str) -> list[_SourceFile]:
 
 
 def _first(key: str, prefix: str) -> str:
-    """Return the first segment of a key below ``prefix``, which is replaced as a whole."""
+    """Return the first segment of a key below ``prefix``, the name of its entry."""
     return key.removeprefix(prefix).partition("/")[0]
 
 
-def _replaced(bucket: Bucket, prefix: str, names: set[str]) -> dict[str, RemoteObject]:
-    """List the existing objects at and below these first segments."""
+def _same_entries(bucket: Bucket, prefix: str, keys: Iterable[str]) -> dict[str, RemoteObject]:
+    """List the existing objects at and below the first segments of these keys."""
+    names = {_first(key, prefix) for key in keys}
+    if not names:
+        return {}
     objects, folders = bucket.level(prefix)
     found = [remote for remote in objects if remote.key.removeprefix(prefix) in names]
     for folder in folders:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from infra import settings
@@ -40,9 +40,10 @@ class S3Store(Store):
     def in_place(self) -> Path | None:  # noqa: D102
         return None
 
-    def check_writable(self) -> None:  # noqa: D102
+    def check_writable(self, names: Iterable[str] = ()) -> None:  # noqa: D102
         bucket = self._bucket()
         self._check_place(bucket)
+        publishing.check_mergeable(bucket, self._address.prefix, list(names))
         # An upload that is begun and ended needs the right to write, and is never seen.
         upload = bucket.begin(f"{self._address.prefix}.modelyard-{uuid.uuid4().hex}")
         bucket.abort(upload)
@@ -96,11 +97,13 @@ class S3Store(Store):
         remotes, alone = self._found(bucket)
         fetching.fetch(bucket, remotes, destination, alone=alone)
 
-    def publish(self, source: Path, progress: Progress | None = None) -> None:  # noqa: D102
+    def publish(  # noqa: D102
+        self, source: Path, progress: Progress | None = None, *, whole_entries: bool = False
+    ) -> None:
         bucket = self._bucket(progress)
         self._check_place(bucket)
         with disk.translating_errors(self.uri, source):
-            publishing.publish(bucket, self._address.prefix, source)
+            publishing.publish(bucket, self._address.prefix, source, whole_entries=whole_entries)
 
     def remove(self) -> None:  # noqa: D102
         if not self._address.key:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from infra.errors import BadInputError
+from infra.storage.base import parents
 from infra.storage.partial import is_hidden
 
 
@@ -75,6 +77,65 @@ def _real(path: Path) -> Path:
 
 def _hidden(_: object, names: list[str]) -> set[str]:
     return {name for name in names if is_hidden(name)}
+
+
+def entries(root: Path) -> dict[str, bool]:
+    """Every entry below ``root``, hidden names aside, and whether it is a folder.
+
+    A link is none, and nothing below it is an entry. A folder comes before what is in it.
+    """
+    found = {}
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        for name in (*folders, *(name for name in names if not is_hidden(name))):
+            path = Path(folder, name)
+            found[str(path.relative_to(root))] = is_folder(path)
+    return found
+
+
+def entries_of(names: Iterable[str]) -> dict[str, bool]:
+    """The files of these names and the folders that they lie in, as :func:`entries` has them."""
+    found: dict[str, bool] = {}
+    for name in names:
+        found |= dict.fromkeys(parents(name), True)
+        found.setdefault(name, False)
+    return found
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder itself, and no link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def check_mergeable(wanted: Mapping[str, bool], folder: Path) -> None:
+    """Refuse entries that cannot be merged into a folder.
+
+    Args:
+        wanted: The entries, and whether each is a folder; see :func:`entries`.
+        folder: The folder, which need not exist.
+
+    Raises:
+        BadInputError: With the code ``NamesClash``.
+        PermissionError: If a folder in it may not be written.
+    """
+    for name, wants_folder in wanted.items():
+        path = folder / name
+        if not os.path.lexists(path):
+            continue
+        if is_folder(path) is not wants_folder:
+            kind = "a link" if path.is_symlink() else "a folder" if is_folder(path) else "a file"
+            raise names_clash(str(path), kind, wants_folder=wants_folder)
+        if wants_folder and not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+def names_clash(there: str, kind: str, *, wants_folder: bool) -> BadInputError:
+    """The error of what stands in the way of a file or a folder that is published."""
+    return BadInputError(
+        f"{there} is {kind}, where a {'folder' if wants_folder else 'file'} is published.",
+        "Rename or remove it, or publish to another folder.",
+        code="NamesClash",
+    )
 
 
 def files(root: Path) -> list[tuple[str, Path]]:

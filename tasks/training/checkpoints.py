@@ -100,7 +100,7 @@ class _Mirror:
         try:
             for name in changed:
                 _link(self._folder / name, staging / name)
-            store(self._uri).publish(staging)
+            store(self._uri).publish(staging, whole_entries=True)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         self._copied |= {name: found[name] for name in changed}

@@ -63,7 +63,7 @@ def publish(
 
 
 def publish_output(training: Training, run_dir: RunDirectory) -> None:
-    """Copy the model to ``output_uri``, if that is set; atomically.
+    """Copy the model to ``output_uri``, if that is set; each file atomically.
 
     Raises:
         DiskFullError: If the disk is full.

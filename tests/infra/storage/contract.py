@@ -225,19 +225,68 @@ class StoreContract(ABC):
         [
             ({"a": "old"}, {"a": "new"}, {"a": "new"}),
             ({"a": "old"}, {"b": "new"}, {"a": "old", "b": "new"}),
-            ({"d/gone": "old", "e/kept": "old"}, {"d/a": "new"}, {"d/a": "new", "e/kept": "old"}),
-            ({"x/inside": "old"}, {"x": "new"}, {"x": "new"}),
-            ({"x": "old"}, {"x/inside": "new"}, {"x/inside": "new"}),
+            (
+                {"d/a": "old", "d/own": "old", "d/e/own": "old"},
+                {"d/a": "new", "d/e/b": "new"},
+                {"d/a": "new", "d/own": "old", "d/e/b": "new", "d/e/own": "old"},
+            ),
         ],
-        ids=["same file", "other file", "same folder", "file over folder", "folder over file"],
+        ids=["same file", "other file", "same folder"],
     )
-    def test_entries_of_the_same_name_are_replaced_whole(
+    def test_only_files_of_the_same_name_are_replaced(
         self, tmp_path: Path, before: Tree, published: Tree, after: Tree
     ) -> None:
         self.fill("out", before)
 
-        self.store("out").check_writable()
+        self.store("out").check_writable(published)
         self.store("out").publish(write_tree(tmp_path / "source", published))
+
+        assert self.stored("out") == after
+        assert self.everything() == {f"out/{name}" for name in after}
+
+    @pytest.mark.parametrize(
+        ("there", "published", "named"),
+        [
+            ("x/own", "x", "out/x is a folder, where a file is published"),
+            ("d/x/own", "d/x", "out/d/x is a folder, where a file is published"),
+            ("x", "x/inside", "out/x is a"),
+            ("d/x", "d/x/far/inside", "where a folder is published"),
+        ],
+    )
+    def test_what_stands_in_the_way_is_refused_before_anything_is_replaced(
+        self, tmp_path: Path, there: str, published: str, named: str
+    ) -> None:
+        before = {"a": "old", there: "old"}
+        self.fill("out", before)
+        source = write_tree(tmp_path / "source", {"a": "new", published: "new"})
+        target = self.store("out")
+
+        for act in (
+            lambda: target.check_writable(["a", published]),
+            lambda: target.publish(source),
+        ):
+            with pytest.raises(BadInputError, match=named) as raised:
+                act()
+            assert (raised.value.code, bool(raised.value.hint)) == ("NamesClash", True)
+        assert self.stored("out") == before
+        assert self.everything() == {f"out/{name}" for name in before}
+
+    @pytest.mark.parametrize(
+        ("before", "published", "after"),
+        [
+            ({"d/gone": "old", "e/kept": "old"}, {"d/a": "new"}, {"d/a": "new", "e/kept": "old"}),
+            ({"x/inside": "old"}, {"x": "new"}, {"x": "new"}),
+            ({"x": "old"}, {"x/inside": "new"}, {"x/inside": "new"}),
+        ],
+        ids=["same folder", "file over folder", "folder over file"],
+    )
+    def test_entries_are_replaced_whole_where_that_is_wanted(
+        self, tmp_path: Path, before: Tree, published: Tree, after: Tree
+    ) -> None:
+        self.fill("out", before)
+        source = write_tree(tmp_path / "source", published)
+
+        self.store("out").publish(source, whole_entries=True)
 
         assert self.stored("out") == after
         assert self.everything() == {f"out/{name}" for name in after}

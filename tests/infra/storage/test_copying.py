@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from infra.errors import ConflictError, DiskFullError
-from infra.storage import store
+from infra.storage import Store, store
 from tests.infra.storage.contract import Tree, read_tree, write_tree
 
 pytestmark = pytest.mark.integration
@@ -23,6 +23,9 @@ _STEPS = ("os.", "shutil.", "open", "fcntl.")
 _OLD: Tree = {"a": "old", "d/x": "old", "d/y": "old", "f": "old", "g/z": "old", "kept": "old"}
 _NEW: Tree = {"a": "new", "d/x": "new", "f/inside": "new", "g": "new", "link": "-> a"}
 _FIRST = ("a", "d", "f", "g")
+# What is merged has no file where a folder is, and no folder where a file is.
+_OLD_FILES: Tree = {"a": "old", "d/x": "old", "d/own": "old", "d/e/own": "old", "link": "-> d/x"}
+_NEW_FILES: Tree = {"a": "new", "d/x": "new", "d/e/y": "new", "f/z": "new", "link": "-> a"}
 
 
 def _killed_at(step: int, action: Callable[[], object]) -> bool:
@@ -49,6 +52,10 @@ def _killed_at(step: int, action: Callable[[], object]) -> bool:
     return status == _KILLED
 
 
+def _swap(source: Path, target: Store) -> None:
+    target.publish(source, whole_entries=True)
+
+
 def _entry(tree: Tree, first: str) -> Tree:
     return {name: text for name, text in tree.items() if name.split("/")[0] == first}
 
@@ -57,10 +64,38 @@ def _full(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def test_a_merge_that_is_killed_anywhere_loses_nothing_and_is_completed_by_its_repeat(
+    tmp_path: Path,
+) -> None:
+    source = write_tree(tmp_path / "source", _NEW_FILES)
+    step, killed, mixed = 0, True, 0
+    while killed:
+        root = tmp_path / str(step)
+        target = store(str(write_tree(root / "out", _OLD_FILES)))
+        killed = _killed_at(step, lambda target=target: target.publish(source))  # type: ignore[misc]
+
+        found = {name: read_tree(root / "out").get(name) for name in _OLD_FILES | _NEW_FILES}
+        assert all(
+            text in {_OLD_FILES.get(name), _NEW_FILES.get(name)} for name, text in found.items()
+        )
+        assert not any("partial" in entry.name for entry in target.entries())
+        mixed += found not in (
+            dict.fromkeys(found) | _OLD_FILES, dict.fromkeys(found) | _OLD_FILES | _NEW_FILES
+        )  # fmt: skip
+
+        target.publish(source)
+        assert read_tree(root) == {
+            f"out/{name}": text for name, text in (_OLD_FILES | _NEW_FILES).items()
+        }
+        assert not [path for path in root.rglob("*") if "partial" in path.name]
+        step += 1
+    assert mixed > 3
+
+
 @pytest.mark.parametrize(
-    "before", [_OLD, pytest.param(None, marks=pytest.mark.soak)], ids=["merged", "new"]
+    "before", [_OLD, pytest.param(None, marks=pytest.mark.soak)], ids=["there", "new"]
 )
-def test_a_publish_that_is_killed_anywhere_is_mended(
+def test_whole_entries_that_are_killed_anywhere_are_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: Tree | None
 ) -> None:
     source = write_tree(tmp_path / "source", _NEW)
@@ -71,20 +106,20 @@ def test_a_publish_that_is_killed_anywhere_is_mended(
         target = store(str(root / "out"))
         write_tree(root / "out", before) if before else root.mkdir()
 
-        killed = _killed_at(step, lambda target=target: target.publish(source))  # type: ignore[misc]
+        killed = _killed_at(step, lambda target=target: _swap(source, target))  # type: ignore[misc]
         listed = [entry.name for entry in target.entries()] if target.exists() else []
         assert not any("partial" in name for name in listed)
         aside += before is not None and not {"d", "f", "g"} <= {n.split("/")[0] for n in listed}
 
         with monkeypatch.context() as broken, pytest.raises(DiskFullError):
             broken.setattr(shutil, "copytree", _full)
-            target.publish(source)
+            _swap(source, target)
         found = read_tree(root / "out") if before or target.exists() else _NEW
         for first in _FIRST:
             assert _entry(found, first) in (_entry(_NEW, first), _entry(_OLD, first))
         assert not [path for path in root.rglob("*") if "partial" in path.name]
 
-        target.publish(source)
+        _swap(source, target)
         assert read_tree(root / "out") == after
         assert not [path for path in root.rglob("*") if "partial" in path.name]
         if not killed:
@@ -94,15 +129,15 @@ def test_a_publish_that_is_killed_anywhere_is_mended(
     assert bool(aside) is bool(before)  # some kills came where an old entry was moved aside
 
 
-def test_a_publish_that_is_killed_anywhere_is_mended_by_its_repeat(tmp_path: Path) -> None:
+def test_whole_entries_that_are_killed_anywhere_are_mended_by_a_repeat(tmp_path: Path) -> None:
     source = write_tree(tmp_path / "source", _NEW)
     step, killed = 0, True
     while killed:
         root = tmp_path / str(step)
         target = store(str(write_tree(root / "out", _OLD)))
-        killed = _killed_at(step, lambda target=target: target.publish(source))  # type: ignore[misc]
+        killed = _killed_at(step, lambda target=target: _swap(source, target))  # type: ignore[misc]
 
-        target.publish(source)
+        _swap(source, target)
 
         assert read_tree(root) == {f"out/{n}": text for n, text in {**_NEW, "kept": "old"}.items()}
         assert [path.name for path in root.iterdir()] == ["out"]
@@ -140,7 +175,7 @@ def test_an_old_entry_that_was_half_removed_is_not_brought_back(tmp_path: Path) 
     while killed:
         folder = write_tree(tmp_path / str(step), {"d/x": "old", "d/y": "old"})
         target = store(str(folder))
-        killed = _killed_at(step, lambda target=target: target.publish(source))  # type: ignore[misc]
+        killed = _killed_at(step, lambda target=target: _swap(source, target))  # type: ignore[misc]
         shutil.rmtree(folder / "d", ignore_errors=True)
 
         target.publish(write_tree(tmp_path / "other", {"b": "1"}))

@@ -105,6 +105,37 @@ def test_a_link_to_itself_stays_one(tmp_path: Path) -> None:
     assert read_tree(tmp_path / "copy") == {"a": "-> a"}
 
 
+def test_a_file_replaces_a_link_and_not_what_it_points_to(tmp_path: Path) -> None:
+    target = write_tree(tmp_path, {"own": "mine", "out/d/a": "-> ../../own"}) / "out"
+
+    _store(target).publish(write_tree(tmp_path / "source", {"d/a": "new"}))
+
+    assert read_tree(target) == {"d/a": "new"}
+    assert (tmp_path / "own").read_text() == "mine"
+
+
+@pytest.mark.parametrize("link", ["-> ../elsewhere", "-> there"], ids=["outside", "inside"])
+def test_nothing_is_published_through_a_link_to_a_folder(tmp_path: Path, link: str) -> None:
+    before = {"elsewhere/x": "own", "out/there/x": "own", "out/a": "old", "out/d": link}
+    target = _store(write_tree(tmp_path, before) / "out")
+    source = write_tree(tmp_path / "source", {"a": "new", "d/x": "new"})
+
+    for act in (lambda: target.check_writable(["d/x"]), lambda: target.publish(source)):
+        with pytest.raises(BadInputError, match="out/d is a link, where a folder") as raised:
+            act()
+        assert raised.value.code == "NamesClash"
+    assert read_tree(tmp_path) == {**before, "source/a": "new", "source/d/x": "new"}
+
+
+def test_a_link_to_a_folder_is_not_published_over_a_folder(tmp_path: Path) -> None:
+    target = write_tree(tmp_path / "out", {"link/own": "mine"})
+
+    with pytest.raises(BadInputError, match="link is a folder, where a file"):
+        _store(target).publish(write_tree(tmp_path / "source", {"d/a": "1", "link": "-> d"}))
+
+    assert read_tree(target) == {"link/own": "mine"}
+
+
 @pytest.mark.parametrize("before", [{}, {"old": "1"}])
 def test_links_that_point_outside_are_not_published(tmp_path: Path, before: Tree) -> None:
     write_tree(tmp_path / "out", before) if before else None
@@ -310,6 +341,26 @@ def test_an_open_folder_in_a_closed_one_is_published_to(closed: Path) -> None:
     target.publish(closed / "source")
 
     assert read_tree(closed / "open") == {"a": "1", "d/b": "2"}
+
+
+def test_a_closed_folder_below_is_refused_before_anything_is_replaced(
+    open_to_all: Path,
+) -> None:
+    source = write_tree(open_to_all / "source", {"a": "new", "d/b": "new"})
+    out = write_tree(open_to_all / "out", {"a": "old", "d/own": "old"})
+    out.chmod(0o777)
+    (out / "d").chmod(0o555)
+
+    with as_nobody():
+        for act in (
+            lambda: _store(out).check_writable(["d/b"]),
+            lambda: _store(out).publish(source),
+        ):
+            with pytest.raises(BadInputError, match="out/d may not be written") as raised:
+                act()
+            assert raised.value.code == "NotWritable"
+
+    assert read_tree(out) == {"a": "old", "d/own": "old"}
 
 
 @pytest.mark.usefixtures("_ordinary_user")

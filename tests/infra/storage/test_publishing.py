@@ -33,8 +33,8 @@ def write(path: Path, size: int, seed: int = 0) -> bytes:
     return content
 
 
-def publish(bucket: Bucket, source: Path) -> None:
-    store(f"s3://{bucket.name}/out").publish(source)
+def publish(bucket: Bucket, source: Path, *, whole_entries: bool = False) -> None:
+    store(f"s3://{bucket.name}/out").publish(source, whole_entries=whole_entries)
 
 
 def sent(server: Server) -> list[str]:
@@ -165,7 +165,8 @@ def test_what_is_stale_goes_after_the_new_is_there(
     ):
         bucket.put(key, "" if key.endswith("/") else "old")
 
-    publish(bucket, write_tree(tmp_path / "source", {"d/kept": "new", "x": "new", "e": "new"}))
+    source = write_tree(tmp_path / "source", {"d/kept": "new", "x": "new", "e": "new"})
+    publish(bucket, source, whole_entries=True)
 
     assert {key: bucket.get(key) for key in bucket.keys} == {
         "out/d/kept": b"new", "out/other/kept": b"old", "out/x": b"new", "out/d-not": b"old",
@@ -182,9 +183,21 @@ def test_more_stale_objects_than_a_listing_has(
         bucket.put(f"out/d/{number}", "")
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "7")
 
-    publish(bucket, write_tree(tmp_path / "source", {"d/new": "1"}))
+    publish(bucket, write_tree(tmp_path / "source", {"d/new": "1"}), whole_entries=True)
 
     assert bucket.keys == {"out/d/new": 1}
+
+
+def test_the_marker_of_a_folder_is_one(bucket: Bucket, tmp_path: Path) -> None:
+    for key in ("out/d/", "out/x/"):
+        bucket.put(key, "")
+
+    publish(bucket, write_tree(tmp_path / "source", {"d/new": "1"}))
+    with pytest.raises(BadInputError, match="out/x is a folder, where a file") as raised:
+        publish(bucket, write_tree(tmp_path / "source", {"x": "1"}))
+
+    assert raised.value.code == "NamesClash"
+    assert bucket.keys == {"out/d/": 0, "out/d/new": 1, "out/x/": 0}
 
 
 @pytest.mark.parametrize("size", [100, 2 * PART], ids=["small", "large"])
