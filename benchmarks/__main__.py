@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks import (
     batch_inference,
     door,
+    evaluation,
     history,
     idle,
     machine,
@@ -39,6 +40,7 @@ _BENCHMARKS = {
     "scheduler": scheduler,
     "pipeline_tasks": pipeline_tasks,
     "batch_inference": batch_inference,
+    "evaluation": evaluation,
     "door": door,
     "history": history,
     "idle": idle,

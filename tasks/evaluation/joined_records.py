@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -18,6 +18,7 @@ from tasks.batch_inference import reading, splitting
 from tasks.batch_inference.reading import BadRecord
 from tasks.evaluation.evaluation_request import Evaluation
 
+_ABSENT = object()
 _PART_BYTES = 32 * 2**20
 _BATCH = 20_000
 
@@ -76,12 +77,21 @@ def _first_fields(path: Path, input_format: str) -> list[str] | None:
     return None
 
 
+class _Predicted(NamedTuple):
+    """What was predicted for a row; its probabilities are ``_ABSENT`` if the model has none."""
+
+    row: int
+    prediction: Any
+    probabilities: Any
+
+
 class _Results:
     """The output file of a batch inference, read in the order of its rows."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, request: Evaluation) -> None:
         self._file = path.open("rb")
         self._name = name
+        self._fields = (request.prediction_field, request.probabilities_field)
         self._next = self._read()
 
     def close(self) -> None:
@@ -92,21 +102,25 @@ class _Results:
         """Whether nothing is left."""
         return self._next is None
 
-    def upto(self, row: int) -> list[dict[str, Any]]:
+    def upto(self, row: int) -> list[_Predicted]:
         """What was predicted for the rows up to ``row`` that were not asked for yet."""
         found = []
-        while self._next is not None and self._next["row"] <= row:
+        while self._next is not None and self._next.row <= row:
             found.append(self._next)
             self._next = self._read()
         return found
 
-    def _read(self) -> dict[str, Any] | None:
+    def _read(self) -> _Predicted | None:
         line = self._file.readline()
         if not line:
             return None
+        prediction, probabilities = self._fields
         try:
             found = orjson.loads(line)
             assert isinstance(found["row"], int)
+            return _Predicted(
+                found["row"], found.get(prediction), found.get(probabilities, _ABSENT)
+            )
         except (ValueError, TypeError, KeyError, AssertionError) as error:
             raise RunFailedError(
                 f"The results of {self._name} have a line that is not a result: "
@@ -115,7 +129,6 @@ class _Results:
                 state=EVALUATE.failure,
                 code="ResultsDamaged",
             ) from error
-        return dict(found)
 
 
 def read(path: Path, results: Path, name: str, request: Evaluation) -> Iterator[JoinedBatch]:
@@ -131,7 +144,7 @@ def read(path: Path, results: Path, name: str, request: Evaluation) -> Iterator[
         RunFailedError: With the code ``ResultsDamaged``, if the results are none of this input.
         OSError: If a file cannot be read.
     """
-    found = _Results(results, name)
+    found = _Results(results, name, request)
     try:
         for part in splitting.split(path, request.input_format, _PART_BYTES):
             for one in reading.read(path, request.input_format, part, _BATCH):
@@ -152,25 +165,27 @@ def read(path: Path, results: Path, name: str, request: Evaluation) -> Iterator[
 def _joined(
     rows: Array,
     columns: dict[str, Array],
-    results: list[dict[str, Any]],
+    results: list[_Predicted],
     name: str,
     request: Evaluation,
 ) -> JoinedBatch:
-    numbers = np.fromiter((one["row"] for one in results), np.int64, len(results))
+    numbers = np.fromiter((one.row for one in results), np.int64, len(results))
     is_predicted = np.isin(rows, numbers)
     if np.count_nonzero(is_predicted) != len(results):
         raise _other_rows(name)
     missing = objects([None] * len(rows))
     slices = columns.get(request.slice_field, missing) if request.slice_field else None
     probabilities = None
-    if results and request.probabilities_field in results[0]:
-        probabilities = column([one.get(request.probabilities_field) for one in results])
+    if any(one.probabilities is not _ABSENT for one in results):
+        probabilities = column(
+            [None if one.probabilities is _ABSENT else one.probabilities for one in results]
+        )
     return JoinedBatch(
         rows,
         columns.get(request.target_field, missing),
         slices,
         is_predicted,
-        column([one.get(request.prediction_field) for one in results]),
+        column([one.prediction for one in results]),
         probabilities,
     )
 
