@@ -28,6 +28,7 @@ from infra.workloads.environments import EnvironmentCache
 from registry.models import models
 from registry.models.models import ResolvedVersion
 from registry.runs import run_monitor
+from serving.server_http import ServedModel
 from tasks.batch_inference import model_environment, predicting, predictor_client, shard
 from tasks.batch_inference.part_input import FileOutline, PartInput
 from tasks.batch_inference.part_results import PartFiles
@@ -37,7 +38,7 @@ from tasks.batch_inference.predictor_client import (
     PredictorCommand,
     PredictorStartError,
 )
-from tasks.batch_inference.server_client import ServedModel, ServerClient
+from tasks.batch_inference.server_client import ServerClient
 from tasks.batch_inference.shard import Shard, ShardFailedError, ShardSpec, prefetched
 from tasks.batch_inference.staged_parts import StagedParts
 

@@ -19,12 +19,12 @@ from infra.workloads.process_group import ProcessSpec
 from registry.flow_kinds import BATCH_INFERENCE
 from registry.models import model_parameters
 from registry.models.models import ResolvedVersion
+from serving.server_http import ServedModel
 from tasks.batch_inference import failure_reasons, planning, predictor_client, shard
 from tasks.batch_inference.failure_reasons import FailureReason
 from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.planning import Plan
 from tasks.batch_inference.predictor_client import PredictorCommand
-from tasks.batch_inference.server_client import ServedModel
 from tasks.batch_inference.shard import ShardSpec, ShardStatus
 
 _THREADS = (

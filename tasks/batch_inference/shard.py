@@ -27,7 +27,8 @@ from modelyard_runtime.frames import Columns
 from pydantic import TypeAdapter
 
 from infra import storage
-from tasks.batch_inference import reading, server_client
+from serving.server_http import ServedModel
+from tasks.batch_inference import reading, server_connection
 from tasks.batch_inference.failure_reasons import FailureReason, FailureReasons
 from tasks.batch_inference.part_results import OutputError, PartFiles, PartWriter
 from tasks.batch_inference.planning import PlannedPart
@@ -39,7 +40,7 @@ from tasks.batch_inference.predictor_client import (
 )
 from tasks.batch_inference.reading import BadRecord, Batch
 from tasks.batch_inference.result_statistics import ResultStatistics
-from tasks.batch_inference.server_client import ServedModel, ServerClient
+from tasks.batch_inference.server_client import ServerClient
 
 # Records that run into the time limit, or end the predictor, one after another, until the model
 # counts as hanging or broken.
@@ -400,7 +401,7 @@ def client_of(
         PredictorStartError: If a server is not ready, or does not have the model.
     """
     if isinstance(predictor, ServedModel):
-        return server_client.connect(replace(predictor, token=secrets.get("token", "")))
+        return server_connection.connect(replace(predictor, token=secrets.get("token", "")))
     return PredictorClient(predictor.with_secrets(secrets))
 
 

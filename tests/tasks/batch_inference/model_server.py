@@ -111,7 +111,9 @@ def line_server(max_batch_size: int = 0) -> ModelServer:
     }  # fmt: skip
     answers: dict[str, Callable[[Any], Answer]] = {
         "GET /v2": lambda _: (200, {"name": "test", "version": "1", "extensions": []}),
+        "GET /v2/health/ready": lambda _: (200, b""),
         "GET /v2/models/line": lambda _: (200, described),
+        "GET /v2/models/line/ready": lambda _: (200, b""),
         "POST /v2/models/line/infer": infer,
     }
     if max_batch_size:

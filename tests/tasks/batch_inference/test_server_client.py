@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from modelyard_runtime.frames import objects
 
+from serving.server_http import ServedModel
 from tasks.batch_inference.planning import PlannedPart
 from tasks.batch_inference.predictor_client import PredictionError, PredictorStartError
-from tasks.batch_inference.server_client import ServedModel, connect
+from tasks.batch_inference.server_connection import connect
 from tasks.batch_inference.shard import SECRETS, ShardSpec, read_status, write_spec
 from tasks.batch_inference.splitting import split
 from tests.tasks.batch_inference.model_server import ModelServer, language_server, line_server
@@ -220,8 +221,27 @@ class TestFaults:
             done.set()
             back.join()
 
+    def test_a_model_that_is_still_loaded_is_awaited(self) -> None:
+        with line_server().running() as server:
+            described = server.answers["GET /v2/models/line"]
+            ready = server.answers["GET /v2/health/ready"]
+            asked = []
+
+            def loading(_: Any) -> Any:
+                asked.append(1)
+                if len(asked) == 3:
+                    server.answers["GET /v2/models/line"] = described
+                    server.answers["GET /v2/health/ready"] = ready
+                return 400, {"error": "Request for unknown model: 'line' is not found"}
+
+            server.answers["GET /v2/models/line"] = loading
+            server.answers["GET /v2/health/ready"] = lambda _: (400, b"")
+            with connect(_served(server)) as client:
+                assert len(client.infer(COLUMNS, 10)["y"]) == 3
+        assert len(asked) == 3
+
     def test_one_that_is_not_there_is_told(self) -> None:
-        with pytest.raises(PredictorStartError, match="is not ready"):
+        with pytest.raises(PredictorStartError, match="is not ready: it cannot be reached"):
             connect(ServedModel("http://127.0.0.1:9", "line"), seconds=0.3)
 
     def test_one_of_another_protocol_is_told(self) -> None:
