@@ -39,6 +39,7 @@ from tasks.batch_inference import (
     output_files,
     planning,
     predicting,
+    publication,
     result_plots,
     result_statistics,
 )
@@ -75,7 +76,8 @@ def _prepare(
         models.fetch(model, folders.model)
     found = storage.store(request.input_uri)
     files = input_files.select(found, request.include, request.exclude)
-    output_files.check_names([file.name for file in files], request.input_format)
+    names = output_files.names_of([file.name for file in files], request.input_format)
+    publication.check(request.output_uri, names)
     place = input_files.local(found, files, folders.staged)
     plan = planning.read(folders.plan)
     if plan is None:
@@ -250,7 +252,7 @@ def _publish(
             f"None of the {manifest['rows']:,} records could be predicted{why}", str(folders.log)
         )
     publish_targets.record(tracked.run_id, outputs.canonical(request.output_uri))
-    storage.store(request.output_uri).publish(folders.output)
+    publication.publish(folders.output, request.output_uri)
     return manifest
 
 

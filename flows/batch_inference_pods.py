@@ -33,6 +33,7 @@ from tasks.batch_inference import (
     output_files,
     planning,
     predicting,
+    publication,
     shard_pods,
     staged_parts,
 )
@@ -57,7 +58,8 @@ def prepare(context: RunContext, request: BatchInference, folders: Folders) -> P
     staging.check(context.settings.pipeline_staging_uri)
     found = storage.store(request.input_uri)
     files = input_files.select(found, request.include, request.exclude)
-    output_files.check_names([file.name for file in files], request.input_format)
+    names = output_files.names_of([file.name for file in files], request.input_format)
+    publication.check(request.output_uri, names)
     area = _area(context)
     plan = staged_parts.read_plan(area)
     if plan is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,7 +111,13 @@ class Store(ABC):
 
     @abstractmethod
     def publish(
-        self, source: Path, progress: Progress | None = None, *, whole_entries: bool = False
+        self,
+        source: Path,
+        progress: Progress | None = None,
+        *,
+        whole_entries: bool = False,
+        last: str = "",
+        stale: Collection[str] = (),
     ) -> None:
         """Copy the directory ``source`` here. Files of the same name are replaced; others stay.
 
@@ -121,11 +127,17 @@ class Store(ABC):
             whole_entries: Replace each entry of ``source`` as a whole: what is here under its
                 name, and in a folder of that name, goes. On a file system the entry is then old
                 or new, never mixed; a kill may hide it until a repeat shows it again.
+            last: Name of a file of ``source`` that describes the others, such as a manifest. An
+                old one is removed before any other file is replaced, and the new one is there
+                once all else is done, so whoever sees it sees what it describes. "" for none.
+            stale: Names of files that are here and not in ``source``, to be removed, with folders
+                that are empty then. Other entries stay: a folder of that name, and what a link to
+                a folder leads to.
 
         Raises:
             BadInputError: If the URI is, or lies below, a file or an object, or may not be
                 written; if a file may not be read; with the code ``NamesClash``, as
-                ``check_writable`` does.
+                ``check_writable`` does; with the code ``PathClimbs``, for a name in ``stale``.
             DiskFullError: If it does not fit.
         """
 

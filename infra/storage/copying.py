@@ -4,7 +4,7 @@ A copy is made in ``.NAME.copy.partial`` beside its destination; one that is mer
 in ``.entries.copy.partial`` inside it, because the folder above may be closed to this user:
 
 - ``lock`` is held during a copy to the same place: others wait;
-- ``new`` is the copy;
+- ``new`` is the copy, and ``last`` the file of it that gets its name last;
 - ``old`` has the entries that were moved aside for new ones, if these replace them whole.
 
 The next copy to the same place first recovers from a kill: an old entry whose name is free gets it
@@ -16,10 +16,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from infra.storage import disk, partial, tree
+from infra.storage.base import check_name
 
 
 def fetch(source: Path, destination: Path) -> None:
@@ -37,17 +38,29 @@ def fetch(source: Path, destination: Path) -> None:
         (staging / "new").rename(destination)
 
 
-def publish(source: Path, folder: Path, *, whole_entries: bool = False) -> None:
+def publish(
+    source: Path,
+    folder: Path,
+    *,
+    whole_entries: bool = False,
+    last: str = "",
+    stale: Collection[str] = (),
+) -> None:
     """Copy the entries of ``source`` into ``folder``, which may be new.
 
     Args:
         source: A folder.
         folder: The folder.
         whole_entries: Replace folders of the same name as wholes, instead of merging into them.
+        last: See :meth:`infra.storage.base.Store.publish`.
+        stale: Likewise.
 
     Raises:
-        BadInputError: If a link points outside, or what is there is in the way.
+        BadInputError: If a link points outside, what is there is in the way, or a name in
+            ``stale`` climbs out.
     """
+    for name in stale:
+        check_name(name)
     tree.check_tree(source)
     if not whole_entries:
         tree.check_mergeable(tree.entries(source), folder)
@@ -61,12 +74,16 @@ def publish(source: Path, folder: Path, *, whole_entries: bool = False) -> None:
                 return
     with _staged(folder / ".entries.copy.partial") as staging:
         _copy(source, staging / "new")
-        if not whole_entries:
+        if last:
+            (staging / "new" / last).rename(staging / "last")
+            (folder / last).unlink(missing_ok=True)
+        if whole_entries:
+            _replace_entries(staging, folder)
+        else:
             _merge(staging / "new", folder)
-            return
-        (staging / "old").mkdir()
-        for entry in list((staging / "new").iterdir()):
-            _replace(entry, folder / entry.name, staging / "old" / entry.name)
+        tree.remove_files(folder, stale)
+        if last:
+            (staging / "last").rename(folder / last)
 
 
 def _merge(entry: Path, target: Path) -> None:
@@ -76,6 +93,12 @@ def _merge(entry: Path, target: Path) -> None:
             _merge(inner, target / inner.name)
     else:
         entry.replace(target)
+
+
+def _replace_entries(staging: Path, folder: Path) -> None:
+    (staging / "old").mkdir()
+    for entry in list((staging / "new").iterdir()):
+        _replace(entry, folder / entry.name, staging / "old" / entry.name)
 
 
 def _replace(entry: Path, target: Path, old: Path) -> None:

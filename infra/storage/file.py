@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from infra.errors import BadInputError, NotFoundError
@@ -99,11 +99,19 @@ class FileStore(Store):
         _tell(progress, destination)
 
     def publish(  # noqa: D102
-        self, source: Path, progress: Progress | None = None, *, whole_entries: bool = False
+        self,
+        source: Path,
+        progress: Progress | None = None,
+        *,
+        whole_entries: bool = False,
+        last: str = "",
+        stale: Collection[str] = (),
     ) -> None:
         with disk.translating_errors(self.uri, source):
             self._check_place()
-            copying.publish(source, self._path, whole_entries=whole_entries)
+            copying.publish(
+                source, self._path, whole_entries=whole_entries, last=last, stale=stale
+            )
         _tell(progress, source)
 
     def remove(self) -> None:  # noqa: D102

@@ -5,7 +5,10 @@ three phases:
 
 1. Large files are uploaded in parts. Parts are invisible until their upload is completed.
 2. In one short burst, every upload is completed, and then small files are written.
-3. Where entries are replaced as wholes, the objects that were below their names go.
+3. Stale objects are deleted: those that are named, and where entries are replaced as wholes what
+   else was below their names.
+
+An object that describes the others is deleted before phase 2, and written after phase 3.
 
 A publish that is killed in phase 1 leaves the old objects, and incomplete uploads, which the next
 publish of the same files resumes. One that is killed in phase 2 or 3 leaves a mixture of new and
@@ -17,14 +20,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial as bound
 from pathlib import Path
 
 from infra.errors import BadInputError, ModelyardError
 from infra.storage import checksums, failures, tree
-from infra.storage.base import parents
+from infra.storage.base import check_name, parents
 from infra.storage.bucket import Bucket, ChangedError, MultipartUpload, RemoteObject
 from infra.storage.transfer import MIB, CompletedBytes, Step
 
@@ -71,7 +74,15 @@ class _SourceFile:
         return content
 
 
-def publish(bucket: Bucket, prefix: str, source: Path, *, whole_entries: bool = False) -> None:
+def publish(
+    bucket: Bucket,
+    prefix: str,
+    source: Path,
+    *,
+    whole_entries: bool = False,
+    last: str = "",
+    stale: Collection[str] = (),
+) -> None:
     """Publish the files of ``source`` as the objects below ``prefix``.
 
     Args:
@@ -79,42 +90,32 @@ def publish(bucket: Bucket, prefix: str, source: Path, *, whole_entries: bool = 
         prefix: The objects' prefix; "" or with ``/`` at its end.
         source: A folder.
         whole_entries: Delete what else is below the first segments of the objects' names.
+        last: See :meth:`infra.storage.base.Store.publish`.
+        stale: Likewise.
 
     Raises:
         BadInputError: If a link or a name in ``source`` cannot be published, or what is there is
             in the way.
         StoreError: If a file changes during the publish, or it is interrupted.
     """
-    transfer = bucket.transfer
-    usual = transfer.settings.transfer_part_mib * MIB
+    for name in stale:
+        check_name(name)
     files = _files(source, prefix)
-    transfer.total = sum(file.size for file in files)
-    there = _same_entries(bucket, prefix, (file.key for file in files))
+    keys = {file.key for file in files}
+    there = _same_entries(bucket, prefix, keys)
     if not whole_entries:
-        _check_mergeable(bucket, prefix, (file.key for file in files), there)
-    large = [file for file in files if file.size > usual]
-    left = _unfinished(bucket, prefix, large)
-    uploads = [
-        _Upload(
-            bucket, file, part_size_for(file.size, usual),
-            there.get(file.key), left.get(file.key, []),
-        )
-        for file in large
-    ]  # fmt: skip
-    largest_part = max((upload.part_size for upload in uploads), default=usual)
-    try:
-        transfer.run([upload.begin for upload in uploads], largest_part)
-        transfer.run([upload.complete for upload in uploads], largest_part)
-    except ModelyardError as error:
-        if error.code not in failures.RESUMABLE:
-            _abort(bucket.afresh(), (upload.unfinished for upload in uploads))
-        raise
-    small = [file for file in files if file.size <= usual]
-    transfer.run([bound(_put, bucket, file, there.get(file.key)) for file in small], usual)
-    stale = there.keys() - {file.key for file in files} if whole_entries else set()
-    transfer.run([bound(_delete, bucket, key) for key in sorted(stale)])
-    used = {upload.unfinished for upload in uploads}
-    _abort(bucket, (each for found in left.values() for each in found if each not in used))
+        _check_mergeable(bucket, prefix, keys, there)
+    old = there.pop(prefix + last, None) if last else None
+    gone = {prefix + name for name in stale} | (there.keys() if whole_entries else set())
+    upload = _FolderUpload(bucket, prefix, files, there)
+    with upload.aborted_on_failure():
+        upload.begin()
+        if old is not None:
+            bucket.delete(old.key)
+        upload.show(keys - {prefix + last})
+        bucket.transfer.run([bound(_delete, bucket, key) for key in sorted(gone - keys)])
+        upload.show(keys & {prefix + last})
+    upload.abort_unused()
 
 
 def check_mergeable(bucket: Bucket, prefix: str, names: Iterable[str]) -> None:
@@ -239,6 +240,70 @@ def _put(bucket: Bucket, file: _SourceFile, there: RemoteObject | None) -> Compl
         else:
             raise failures.checksum_mismatch(str(file.path))
     return CompletedBytes(file.size)
+
+
+class _FolderUpload:
+    """Upload of files, of which large ones are sent before any is visible."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        prefix: str,
+        files: list[_SourceFile],
+        there: Mapping[str, RemoteObject],
+    ) -> None:
+        self._bucket = bucket
+        self._transfer = bucket.transfer
+        self._transfer.total = sum(file.size for file in files)
+        self._there = there
+        self._usual = self._transfer.settings.transfer_part_mib * MIB
+        large = [file for file in files if file.size > self._usual]
+        self._small = [file for file in files if file.size <= self._usual]
+        self._left = _unfinished(bucket, prefix, large)
+        self._uploads = {
+            file.key: _Upload(
+                bucket, file, part_size_for(file.size, self._usual),
+                there.get(file.key), self._left.get(file.key, []),
+            )
+            for file in large
+        }  # fmt: skip
+        sizes = [upload.part_size for upload in self._uploads.values()]
+        self._largest_part = max(sizes, default=self._usual)
+
+    def begin(self) -> None:
+        """Send the large files; none is visible."""
+        begun = [upload.begin for upload in self._uploads.values()]
+        self._transfer.run(begun, self._largest_part)
+
+    def show(self, keys: Collection[str]) -> None:
+        """Complete the uploads of these keys, and then send their small files."""
+        completed = [upload.complete for key, upload in self._uploads.items() if key in keys]
+        self._transfer.run(completed, self._largest_part)
+        self._transfer.run(
+            [
+                bound(_put, self._bucket, file, self._there.get(file.key))
+                for file in self._small
+                if file.key in keys
+            ],
+            self._usual,
+        )
+
+    @contextlib.contextmanager
+    def aborted_on_failure(self) -> Iterator[None]:
+        """Abort the uploads at an error, unless a repeat resumes them."""
+        try:
+            yield
+        except ModelyardError as error:
+            if error.code not in failures.RESUMABLE:
+                used = [upload.unfinished for upload in self._uploads.values()]
+                _abort(self._bucket.afresh(), used)
+            raise
+
+    def abort_unused(self) -> None:
+        """Abort the uploads that an earlier publish has left, and this one did not resume."""
+        used = {upload.unfinished for upload in self._uploads.values()}
+        found = (each for some in self._left.values() for each in some if each not in used)
+        _abort(self._bucket, found)
 
 
 class _Upload:

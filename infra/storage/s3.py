@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from infra import settings
@@ -98,12 +98,21 @@ class S3Store(Store):
         fetching.fetch(bucket, remotes, destination, alone=alone)
 
     def publish(  # noqa: D102
-        self, source: Path, progress: Progress | None = None, *, whole_entries: bool = False
+        self,
+        source: Path,
+        progress: Progress | None = None,
+        *,
+        whole_entries: bool = False,
+        last: str = "",
+        stale: Collection[str] = (),
     ) -> None:
         bucket = self._bucket(progress)
         self._check_place(bucket)
         with disk.translating_errors(self.uri, source):
-            publishing.publish(bucket, self._address.prefix, source, whole_entries=whole_entries)
+            publishing.publish(
+                bucket, self._address.prefix, source,
+                whole_entries=whole_entries, last=last, stale=stale,
+            )  # fmt: skip
 
     def remove(self) -> None:  # noqa: D102
         if not self._address.key:

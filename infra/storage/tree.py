@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -127,6 +128,23 @@ def check_mergeable(wanted: Mapping[str, bool], folder: Path) -> None:
             raise names_clash(str(path), kind, wants_folder=wants_folder)
         if wants_folder and not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+def remove_files(folder: Path, names: Iterable[str]) -> None:
+    """Remove files below a folder, and the folders that are empty then.
+
+    Args:
+        folder: The folder.
+        names: Their names. What is not there, is a folder, or lies behind a link is left out.
+    """
+    for name in names:
+        path, above = folder / name, [folder / each for each in parents(name)]
+        if is_folder(path) or not all(map(is_folder, above)):
+            continue
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first that is not empty
+            for each in reversed(above):
+                each.rmdir()
 
 
 def names_clash(there: str, kind: str, *, wants_folder: bool) -> BadInputError:

@@ -31,6 +31,7 @@ from tasks.batch_inference.part_results import (
 from tasks.batch_inference.planning import Plan, PlannedFile
 
 MANIFEST, ERRORS = "manifest.json", "errors.jsonl"
+JOURNAL = ".publishing.json"  # of the publication, while it goes on
 _CHUNK = 2**20
 
 
@@ -67,13 +68,17 @@ def name_of(file: str, input_format: str) -> str:
     return str(path.with_suffix(suffix) if path.suffix.lower() in known else f"{path}{suffix}")
 
 
-def check_names(files: Sequence[str], input_format: str) -> None:
-    """Refuse input files whose outputs would take each other's name.
+def names_of(files: Sequence[str], input_format: str) -> list[str]:
+    """The names of all files of an output; none takes another's.
+
+    Args:
+        files: The names of the input files.
+        input_format: Their format.
 
     Raises:
         BadInputError: With the code ``OutputNamesClash``.
     """
-    taken = {MANIFEST: "the manifest", ERRORS: "the errors"}
+    taken = {MANIFEST: "the manifest", ERRORS: "the errors", JOURNAL: "the journal"}
     for file in files:
         name = name_of(file, input_format)
         if name in taken:
@@ -83,6 +88,7 @@ def check_names(files: Sequence[str], input_format: str) -> None:
                 code="OutputNamesClash",
             )
         taken[name] = f"those of {file}"
+    return list(taken)
 
 
 def put_together(

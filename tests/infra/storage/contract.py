@@ -271,6 +271,28 @@ class StoreContract(ABC):
         assert self.stored("out") == before
         assert self.everything() == {f"out/{name}" for name in before}
 
+    def test_stale_files_go_and_nothing_else(self, tmp_path: Path) -> None:
+        stale = ["a", "d/b", "gone/deep/c", "nothing", "no/thing", "d/e"]
+        self.fill("out", {"a": "", "d/b": "", "d/own": "", "gone/deep/c": "", "d/e/own": ""})
+        source = write_tree(tmp_path / "source", {"d/new": "1", "list": "2"})
+
+        self.store("out").publish(source, last="list", stale=stale)
+
+        assert self.stored("out") == {"d/own": "", "d/e/own": "", "d/new": "1", "list": "2"}
+        assert not self.store("out/gone").exists()
+
+    @pytest.mark.parametrize("name", ["../own", "/own", "d/../../own", ""])
+    def test_a_stale_name_that_climbs_is_refused(self, tmp_path: Path, name: str) -> None:
+        self.fill("own", "1")
+        self.fill("out", {"a": "old"})
+
+        with pytest.raises(BadInputError) as raised:
+            self.store("out").publish(write_tree(tmp_path / "source", {"a": "new"}), stale=[name])
+
+        assert raised.value.code == "PathClimbs"
+        assert self.stored("out") == {"a": "old"}
+        assert self.store("own").exists()
+
     @pytest.mark.parametrize(
         ("before", "published", "after"),
         [

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +12,17 @@ import pytest
 
 from infra.errors import ConflictError, DiskFullError
 from infra.storage import Store, store
+from tests.infra.storage.children import killed_at
 from tests.infra.storage.contract import Tree, read_tree, write_tree
 
 pytestmark = pytest.mark.integration
 
-_KILLED = 9
-_STEPS = ("os.", "shutil.", "open", "fcntl.")
 _OLD: Tree = {"a": "old", "d/x": "old", "d/y": "old", "f": "old", "g/z": "old", "kept": "old"}
 _NEW: Tree = {"a": "new", "d/x": "new", "f/inside": "new", "g": "new", "link": "-> a"}
 _FIRST = ("a", "d", "f", "g")
 # What is merged has no file where a folder is, and no folder where a file is.
 _OLD_FILES: Tree = {"a": "old", "d/x": "old", "d/own": "old", "d/e/own": "old", "link": "-> d/x"}
 _NEW_FILES: Tree = {"a": "new", "d/x": "new", "d/e/y": "new", "f/z": "new", "link": "-> a"}
-
-
-def _killed_at(step: int, action: Callable[[], object]) -> bool:
-    """Do ``action`` in a child that ends itself before its ``step``-th call of the system."""
-    pid = os.fork()
-    if pid == 0:
-        left = step
-
-        def count(event: str, _: object) -> None:
-            nonlocal left
-            if event.startswith(_STEPS):
-                left -= 1
-                if left < 0:
-                    os._exit(_KILLED)
-
-        try:
-            sys.addaudithook(count)
-            action()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status in {0, _KILLED}
-    return status == _KILLED
 
 
 def _swap(source: Path, target: Store) -> None:
@@ -72,7 +45,7 @@ def test_a_merge_that_is_killed_anywhere_loses_nothing_and_is_completed_by_its_r
     while killed:
         root = tmp_path / str(step)
         target = store(str(write_tree(root / "out", _OLD_FILES)))
-        killed = _killed_at(step, lambda target=target: target.publish(source))  # type: ignore[misc]
+        killed = killed_at(step, lambda target=target: target.publish(source))  # type: ignore[misc]
 
         found = {name: read_tree(root / "out").get(name) for name in _OLD_FILES | _NEW_FILES}
         assert all(
@@ -106,7 +79,7 @@ def test_whole_entries_that_are_killed_anywhere_are_mended(
         target = store(str(root / "out"))
         write_tree(root / "out", before) if before else root.mkdir()
 
-        killed = _killed_at(step, lambda target=target: _swap(source, target))  # type: ignore[misc]
+        killed = killed_at(step, lambda target=target: _swap(source, target))  # type: ignore[misc]
         listed = [entry.name for entry in target.entries()] if target.exists() else []
         assert not any("partial" in name for name in listed)
         aside += before is not None and not {"d", "f", "g"} <= {n.split("/")[0] for n in listed}
@@ -135,7 +108,7 @@ def test_whole_entries_that_are_killed_anywhere_are_mended_by_a_repeat(tmp_path:
     while killed:
         root = tmp_path / str(step)
         target = store(str(write_tree(root / "out", _OLD)))
-        killed = _killed_at(step, lambda target=target: _swap(source, target))  # type: ignore[misc]
+        killed = killed_at(step, lambda target=target: _swap(source, target))  # type: ignore[misc]
 
         _swap(source, target)
 
@@ -155,7 +128,7 @@ def test_a_fetch_that_is_killed_anywhere_is_mended(tmp_path: Path, name: str) ->
         root = tmp_path / str(step)
         root.mkdir()
         copy = root / "copy"
-        killed = _killed_at(step, lambda copy=copy: source.fetch(copy))  # type: ignore[misc]
+        killed = killed_at(step, lambda copy=copy: source.fetch(copy))  # type: ignore[misc]
 
         if copy.exists():
             with pytest.raises(ConflictError):
@@ -175,7 +148,7 @@ def test_an_old_entry_that_was_half_removed_is_not_brought_back(tmp_path: Path) 
     while killed:
         folder = write_tree(tmp_path / str(step), {"d/x": "old", "d/y": "old"})
         target = store(str(folder))
-        killed = _killed_at(step, lambda target=target: _swap(source, target))  # type: ignore[misc]
+        killed = killed_at(step, lambda target=target: _swap(source, target))  # type: ignore[misc]
         shutil.rmtree(folder / "d", ignore_errors=True)
 
         target.publish(write_tree(tmp_path / "other", {"b": "1"}))

@@ -144,17 +144,18 @@ def test_results_that_are_not_what_was_written_are_refused(tmp_path: Path, damag
         ),
         (["manifest.json"], "json", "and the manifest would both"),
         (["errors.csv"], "csv", "and the errors would both"),
+        ([".publishing.json"], "json", "and the journal would both"),
     ],
 )
 def test_outputs_that_would_take_each_others_name_are_refused(
     files: list[str], form: str, message: str
 ) -> None:
     with pytest.raises(BadInputError, match=message):
-        output_files.check_names(files, form)
+        output_files.names_of(files, form)
 
 
 def test_the_names_of_outputs() -> None:
-    output_files.check_names(["a.csv", "x/a.csv", "a.b.csv", "data"], "csv")
+    output_files.names_of(["a.csv", "x/a.csv", "a.b.csv", "data"], "csv")
     names = [output_files.name_of(one, "csv") for one in ("x/a.csv", "a.b.csv", "data", "v1.2")]
     assert names == ["x/a.jsonl", "a.b.jsonl", "data.jsonl", "v1.2.jsonl"]
     assert output_files.name_of("a.json", "json") == "a.json"
