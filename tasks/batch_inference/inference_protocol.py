@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2, asked as a predictor is, in JSON.
+"""The Open Inference Protocol, version 2, asked as a predictor is.
 
 Triton, KServe and MLServer speak it: https://github.com/kserve/open-inference-protocol.
 """
@@ -6,8 +6,6 @@ Triton, KServe and MLServer speak it: https://github.com/kserve/open-inference-p
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -17,16 +15,10 @@ from modelyard_runtime.models.base import INPUT, ModelError, matrix, outputs
 
 from serving.server_http import ask
 from serving.server_readiness import ModelUnservedError, ServerReadiness
+from tasks.batch_inference import tensors
 from tasks.batch_inference.predictor_client import PredictionError
-from tasks.batch_inference.server_client import ServerClient, encode_json, unusable_answer
-
-# Of the Open Inference Protocol's datatypes.
-_DTYPES: Mapping[str, Any] = {
-    "BOOL": np.bool_, "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
-    "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
-    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
-}  # fmt: skip
-_TEXT = "BYTES"
+from tasks.batch_inference.server_client import ServerClient, unusable_answer
+from tasks.batch_inference.tensors import InputTensor
 
 
 class InferenceProtocolClient(ServerClient):
@@ -41,6 +33,7 @@ class InferenceProtocolClient(ServerClient):
         """
         super().__init__(client)
         self._path = f"/v2/models/{quote(ready.name)}"
+        self._is_binary = tensors.BINARY in ready.extensions
         try:
             self._inputs = {str(one["name"]): one for one in ready.description["inputs"]}
             self._most = _most_rows(client, self._path)
@@ -76,27 +69,29 @@ class InferenceProtocolClient(ServerClient):
         raise ModelError(f"The model takes {', '.join(names)}; the records have no {missing}.")
 
     def _infer(self, columns: Columns, until: float) -> Columns:
-        tensors = [self._tensor(name, column) for name, column in columns.items()]
-        answer = self._ask(f"{self._path}/infer", encode_json({"inputs": tensors}), until)
+        content, headers = tensors.encode(
+            [self._tensor(name, column) for name, column in columns.items()],
+            is_binary=self._is_binary,
+        )
+        answer = self._ask(f"{self._path}/infer", content, until, headers)
         rows = len(next(iter(columns.values())))
         try:
-            found = {str(one["name"]): _array(one) for one in answer.parsed()["outputs"]}
-        except (KeyError, TypeError, ValueError) as error:
+            found = tensors.decode(answer)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise unusable_answer(repr(error)) from error
         if not found or any(one.shape[:1] != (rows,) for one in found.values()):
             raise PredictionError(f"The server was given {rows} rows, and answered others.")
         return found
 
-    def _tensor(self, name: str, column: Array) -> Mapping[str, Any]:
+    def _tensor(self, name: str, column: Array) -> InputTensor:
         datatype, wanted = self._inputs[name]["datatype"], self._inputs[name]["shape"]
-        if datatype == _TEXT:
+        if datatype == tensors.TEXT:
             column = objects([str(one) for one in column.tolist()])
         else:
-            column = _cast(name, column, datatype)
+            column = _cast(name, column, datatype, is_binary=self._is_binary)
         if column.ndim == 1 and len(wanted) > 1:
             column = column.reshape(-1, *[1] * (len(wanted) - 1))
-        values = column.ravel().tolist()
-        return {"name": name, "shape": column.shape, "datatype": datatype, "data": values}
+        return InputTensor(name, datatype, column)
 
 
 def _most_rows(client: httpx.Client, path: str) -> int:
@@ -105,34 +100,29 @@ def _most_rows(client: httpx.Client, path: str) -> int:
     return int(answer.parsed().get("max_batch_size") or 0) if answer.is_ok else 0
 
 
-def _cast(name: str, column: Array, datatype: str) -> Array:
+def _cast(name: str, column: Array, datatype: str, *, is_binary: bool) -> Array:
     """A column in the model's type.
 
     Raises:
         PredictionError: If that would change a value, beyond the precision of a float; or if one
-            is missing or infinite, which JSON does not have.
+            is missing or infinite, and is sent in JSON, which has neither.
     """
     try:
         numbers = np.array(column.tolist()) if column.dtype == object else column
         if numbers.dtype.kind not in "biuf":
             raise ValueError(f"{str(column.tolist()[0])[:60]!r} is no number")
-        if not np.isfinite(numbers).all():
+        wanted = tensors.DTYPES[datatype]
+        finite = np.isfinite(numbers)
+        if not finite.all() and not (is_binary and wanted.kind == "f"):
             raise ValueError("a number is missing or infinite")
         with np.errstate(all="ignore"):
-            found = numbers.astype(_DTYPES[datatype])
+            found: Array = numbers.astype(wanted)
         if found.dtype.kind != "f" and not np.array_equal(found, numbers):
             raise ValueError("a number would be another")
-        if not np.isfinite(found).all():
+        if not np.isfinite(found[finite]).all():
             raise ValueError("a number is too large")
     except KeyError as error:
         raise PredictionError(f"{name} is {datatype}, which is not known.") from error
     except ValueError as error:
         raise PredictionError(f"{name} cannot be {datatype}: {error}.") from error
     return found
-
-
-def _array(tensor: Mapping[str, Any]) -> Array:
-    """A tensor of an answer."""
-    if tensor["datatype"] == _TEXT:
-        return objects(list(tensor["data"])).reshape(tensor["shape"])
-    return np.array(tensor["data"], dtype=_DTYPES[tensor["datatype"]]).reshape(tensor["shape"])

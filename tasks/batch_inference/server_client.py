@@ -16,7 +16,7 @@ from serving.server_readiness import BUSY
 from tasks.batch_inference.predictor_client import PredictionError
 
 _LONGEST_PAUSE = 5.0
-_JSON = {"Content-Type": "application/json"}
+JSON_HEADERS: Mapping[str, str] = {"Content-Type": "application/json"}
 
 
 class ServerClient(ABC):
@@ -45,7 +45,7 @@ class ServerClient(ABC):
         """
 
     def _ask(
-        self, path: str, content: bytes, until: float, headers: Mapping[str, str] = _JSON
+        self, path: str, content: bytes, until: float, headers: Mapping[str, str] = JSON_HEADERS
     ) -> ServerAnswer:
         """The server's answer; ``until`` is ``time.monotonic()`` when it is late."""
         pause, reason = 0.1, "did not answer"

@@ -6,10 +6,13 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.tasks.batch_inference import binary_tensors
+from tests.tasks.batch_inference.binary_tensors import MalformedError
 
 Answer = tuple[int, Any]
 
@@ -21,7 +24,8 @@ class ModelServer:
     Attributes:
         answers: What is answered, by method and path; given the request's body.
         before: Answers that are given first, one after another, to any POST.
-        seen: The bodies of the POSTs that were answered by ``answers``.
+        seen: The bodies of the POSTs that were answered by ``answers``, as in JSON alone.
+        binary: How many of them had tensors as bytes.
         tokens: The Authorization of every request.
         url: Its address, while it runs.
     """
@@ -30,6 +34,7 @@ class ModelServer:
     before: list[Answer] = field(default_factory=list)
     seen: list[Any] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
+    binary: int = 0
     url: str = ""
     seconds: float = 0.0
 
@@ -53,8 +58,15 @@ class ModelServer:
                 self._answer("GET", None)
 
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                self._answer("POST", json.loads(body))
+                data = self.rfile.read(int(self.headers["Content-Length"]))
+                length = self.headers.get(binary_tensors.LENGTH)
+                try:
+                    body = binary_tensors.request_of(data or b"{}", length)
+                except MalformedError as error:
+                    self._send(400, {"error": str(error)})
+                else:
+                    model_server.binary += length is not None
+                    self._answer("POST", body)
 
             def _answer(self, method: str, body: Any) -> None:
                 model_server.tokens.append(self.headers.get("Authorization"))
@@ -65,13 +77,22 @@ class ModelServer:
                 if method == "POST" and answer:
                     time.sleep(model_server.seconds)
                     model_server.seen.append(body)
-                self._send(*(answer(body) if answer else (404, {"error": "Not found"})))
+                status, content = answer(body) if answer else (404, {"error": "Not found"})
+                if status == 200 and self.path.endswith("/infer"):
+                    data, headers = binary_tensors.answer_of(content, body)
+                    self._send(status, data, headers)
+                else:
+                    self._send(status, content)
 
-            def _send(self, status: int, content: Any) -> None:
+            def _send(
+                self, status: int, content: Any, headers: Mapping[str, str] | None = None
+            ) -> None:
                 data = content if isinstance(content, bytes) else json.dumps(content).encode()
                 with contextlib.suppress(OSError):
                     self.send_response(status)
                     self.send_header("Content-Length", str(len(data)))
+                    for name, value in (headers or {}).items():
+                        self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(data)
 
@@ -81,7 +102,7 @@ class ModelServer:
         return Handler
 
 
-def line_server(max_batch_size: int = 0) -> ModelServer:
+def line_server(max_batch_size: int = 0, *extensions: str) -> ModelServer:
     """A model ``line`` of the Open Inference Protocol: ``2 x + 1``, and the names in capitals."""
 
     def infer(body: Any) -> Answer:
@@ -110,7 +131,10 @@ def line_server(max_batch_size: int = 0) -> ModelServer:
         "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}],
     }  # fmt: skip
     answers: dict[str, Callable[[Any], Answer]] = {
-        "GET /v2": lambda _: (200, {"name": "test", "version": "1", "extensions": []}),
+        "GET /v2": lambda _: (
+            200,
+            {"name": "test", "version": "1", "extensions": list(extensions)},
+        ),
         "GET /v2/health/ready": lambda _: (200, b""),
         "GET /v2/models/line": lambda _: (200, described),
         "GET /v2/models/line/ready": lambda _: (200, b""),

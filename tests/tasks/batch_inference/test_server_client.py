@@ -43,6 +43,34 @@ class TestInferenceProtocol:
         assert sizes == ([[[2, 1], [2]], [[1, 1], [1]]] if most else [[[3, 1], [3]]])
         assert {one["datatype"] for one in server.seen[0]["inputs"]} == {"FP32", "BYTES"}
 
+    @pytest.mark.parametrize("extensions", [(), ("binary_tensor_data",)])
+    def test_numbers_are_bytes_where_the_server_takes_them(
+        self, extensions: tuple[str, ...]
+    ) -> None:
+        with line_server(2, *extensions).running() as server, connect(_served(server)) as client:
+            found = client.infer(COLUMNS, 10)
+
+        assert found["y"].tolist() == [[3.0], [5.0], [7.0]]
+        assert found["loud"].tolist() == ["A", "B", "Ü"]
+        assert server.binary == (2 if extensions else 0)
+
+    def test_missing_numbers_reach_a_model_that_takes_bytes(self) -> None:
+        columns = {"x": np.array([np.nan, np.inf]), "name": objects(["a", "b"])}
+        with line_server(0, "binary_tensor_data").running() as server:
+            with connect(_served(server)) as client:
+                found = client.infer(columns, 10)["y"]
+                with pytest.raises(PredictionError, match="a number is too large"):
+                    client.infer({**columns, "x": np.array([1e300, np.nan])}, 10)
+            described = server.answers["GET /v2/models/line"](None)[1]
+            described["inputs"][0]["datatype"] = "INT32"
+            with (
+                connect(_served(server)) as client,
+                pytest.raises(PredictionError, match="a number is missing"),
+            ):
+                client.infer(columns, 10)
+        assert np.isnan(found[0, 0])
+        assert found[1, 0] == np.inf
+
     def test_rows_of_the_only_input(self) -> None:
         with line_server().running() as server:
             described = server.answers["GET /v2/models/line"](None)[1]
