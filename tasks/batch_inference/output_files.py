@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from infra.errors import BadInputError, RunFailedError
+from infra.storage.base import parents
 from registry.flow_kinds import BATCH_INFERENCE
 from tasks.batch_inference import failure_reasons
 from tasks.batch_inference.failure_reasons import FailureReasons
@@ -69,7 +70,7 @@ def name_of(file: str, input_format: str) -> str:
 
 
 def names_of(files: Sequence[str], input_format: str) -> list[str]:
-    """The names of all files of an output; none takes another's.
+    """The names of all files of an output; none takes another's, or that of a folder.
 
     Args:
         files: The names of the input files.
@@ -79,16 +80,27 @@ def names_of(files: Sequence[str], input_format: str) -> list[str]:
         BadInputError: With the code ``OutputNamesClash``.
     """
     taken = {MANIFEST: "the manifest", ERRORS: "the errors", JOURNAL: "the journal"}
+    folders: dict[str, str] = {}
     for file in files:
         name = name_of(file, input_format)
         if name in taken:
-            raise BadInputError(
-                f"input_uri: the results of {file} and {taken[name]} would both be {name}.",
-                "Leave one out with exclude, or rename it.",
-                code="OutputNamesClash",
+            raise _names_clash(f"the results of {file} and {taken[name]} would both be {name}")
+        taken[name] = f"the results of {file}"
+        folders |= dict.fromkeys(parents(name), file)
+    for folder, file in folders.items():
+        if folder in taken:
+            raise _names_clash(
+                f"{taken[folder]} would be {folder}, which is a folder with those of {file}"
             )
-        taken[name] = f"those of {file}"
     return list(taken)
+
+
+def _names_clash(what: str) -> BadInputError:
+    return BadInputError(
+        f"input_uri: {what}.",
+        "Leave one out with exclude, or rename it.",
+        code="OutputNamesClash",
+    )
 
 
 def put_together(

@@ -140,11 +140,26 @@ def test_results_that_are_not_what_was_written_are_refused(tmp_path: Path, damag
         (
             ["a.csv", "a.txt"],
             "csv",
-            r"The results of a\.txt|results of a\.txt and those of a\.csv",
+            r"the results of a\.txt and the results of a\.csv would both be a\.jsonl",
         ),
         (["manifest.json"], "json", "and the manifest would both"),
         (["errors.csv"], "csv", "and the errors would both"),
         ([".publishing.json"], "json", "and the journal would both"),
+        (
+            ["a.csv", "a.jsonl/b.csv"],
+            "csv",
+            r"the results of a\.csv would be a\.jsonl, which is a folder with those of a\.jsonl/b",
+        ),
+        (
+            ["x/a.jsonl/y/b.csv", "x/a.txt"],
+            "csv",
+            r"x/a\.txt would be x/a\.jsonl, which is a folder with those of x/a\.jsonl/y/b\.csv",
+        ),
+        (
+            ["manifest.json/a.json"],
+            "json",
+            r"the manifest would be manifest\.json, which is a fol",
+        ),
     ],
 )
 def test_outputs_that_would_take_each_others_name_are_refused(
