@@ -20,6 +20,7 @@ from infra.controllers import EventNotifier
 from infra.errors import RunFailedError
 from infra.prefect_events import RUNS, EventSubscription
 from registry import evaluations, flow_kinds, metric_names, tracking
+from registry.evaluation_results import EVALUATED_TAG, FOLDER, RESULT
 from registry.evaluations import InferenceStatus
 from registry.mlflow_writer import MlflowWriter
 from registry.models.models import ResolvedVersion
@@ -30,7 +31,7 @@ from tasks.batch_inference import inference_request
 from tasks.batch_inference.input_files import InputFile
 from tasks.evaluation import evaluating, evaluation_request
 from tasks.evaluation.evaluating import EvaluationFolders
-from tasks.evaluation.evaluation_request import EVALUATION, Evaluation
+from tasks.evaluation.evaluation_request import Evaluation
 
 _RESYNC_SECONDS = 30.0
 _POLL_SECONDS = 1.0
@@ -139,8 +140,8 @@ def _publish(
     tracked: Tracked,
 ) -> None:
     """Publish the results, and record them in the run's MLflow run."""
-    storage.store(request.place(EVALUATION)).publish(folders.output)
-    tracking.log_files(tracked.run_id, folders.output, EVALUATION)
+    storage.store(request.place(FOLDER)).publish(folders.output)
+    tracking.log_files(tracked.run_id, folders.output, FOLDER)
     writer = MlflowWriter(context.logger.warning)
     writer.track(tracked)
     for name, value in _metrics(result).items():
@@ -194,7 +195,7 @@ def evaluate(context: RunContext, request: Evaluation) -> RunResult:
         {"model": model.uri, "task": request.task, "target_field": request.target_field},
         "Metrics, curves and the confusion matrix in MLflow",
     )
-    tracking.client().set_tag(tracked.run_id, evaluations.EVALUATED_TAG, model.uri)
+    tracking.client().set_tag(tracked.run_id, EVALUATED_TAG, model.uri)
     publish_targets.record(tracked.run_id, outputs.canonical(request.output_uri))
     inference = _predict(context, request)
     described = {
@@ -216,7 +217,7 @@ def evaluate(context: RunContext, request: Evaluation) -> RunResult:
             "metrics": result["metrics"],
             "undefined": result["undefined"],
             "counts": counts,
-            "result_uri": f"{request.place(EVALUATION)}/{evaluating.RESULT}",
+            "result_uri": f"{request.place(FOLDER)}/{RESULT}",
         },
         _summary(result),
     )

@@ -13,15 +13,13 @@ from infra import identity
 from infra.prefect_client import prefect_client
 from registry import flow_kinds, tracking
 from registry.blockers import Blocker
+from registry.evaluation_results import EVALUATED_TAG, inference_tag
 from registry.models import model_versions
 from registry.runs import labels as run_labels
 from registry.runs import runs, statuses
 from registry.runs.run_views import RunView
 from registry.tunings import tuning_removal
 from registry.views import Instant, JsonObject, View
-
-# Tag of an evaluation's MLflow run: the version that was evaluated.
-EVALUATED_TAG = "modelyard.evaluated_model"
 
 KIND = flow_kinds.EVALUATE.name
 _CHILD = flow_kinds.BATCH_INFERENCE.name
@@ -84,7 +82,7 @@ def submit_inference(evaluation: str, name: str, parameters: Mapping[str, object
         identity.caller(),
         {run_labels.EVALUATION: evaluation},
         once=f"{evaluation} batch-inference",
-        tags=[_tag(evaluation)],
+        tags=[inference_tag(evaluation)],  # Prefect filters by tags, not by labels
     )
 
 
@@ -104,14 +102,9 @@ def inference_status(run_id: str) -> InferenceStatus | None:
     )
 
 
-def _tag(evaluation: str) -> str:
-    """Prefect filters by tags, not by labels."""
-    return f"evaluation:{evaluation}"
-
-
 def _inferences(evaluation: str) -> list[RunView]:
     """The batch inferences of a run; none of one that is no evaluation."""
-    tags = FlowRunFilterTags(all_=[_tag(evaluation)])
+    tags = FlowRunFilterTags(all_=[inference_tag(evaluation)])
     return runs.matching(FlowRunFilter(tags=tags))
 
 

@@ -153,16 +153,16 @@ class _Pages:
 
     async def run(self, request: Request) -> Response:
         """Show a run, with its graph where it has one; 304 if it has not changed."""
-        run, chosen = request.path_params["run"], request.query_params.get("node", "")
+        run, asked = request.path_params["run"], dict(request.query_params)
         return await run_in_threadpool(
-            self._run, run, chosen, request.headers.get("if-none-match", "")
+            self._run, run, asked, request.headers.get("if-none-match", "")
         )
 
-    def _run(self, written: str, chosen: str, held: str) -> Response:
-        run = graphs.run_id(written)
+    def _run(self, written: str, asked: dict[str, str], held: str) -> Response:
+        run, chosen = graphs.run_id(written), asked.get("node", "")
         if held and held.strip('"') == graphs.tag(self._sources, run, chosen):
             return Response(status_code=304)
-        plain = graphs.without_graph(self._sources, run)
+        plain = graphs.without_graph(self._sources, run, asked.get("class", ""))
         if plain is not None:
             return self._page("run.html", shown=plain)
         shown = graphs.of_run(self._sources, run, chosen)

@@ -19,6 +19,7 @@ from infra.mlflow import RegisteredModel
 from modelyard.pages import (
     details,
     downloads,
+    evaluations,
     listing,
     logs,
     predictions,
@@ -57,8 +58,9 @@ class RunSource(Protocol):
         """Addresses of the UIs, by the server's name."""
 
     def runs(
-        self, limit: int, flow: str = "", *, types: Collection[str] = (), after: int = 0
-    ) -> list[RunView]:
+        self, limit: int, flow: str = "", *, types: Collection[str] = (), after: int = 0,
+        tag: str = "",
+    ) -> list[RunView]:  # fmt: skip
         """The newest runs."""
 
     def active_count(self) -> int:
@@ -282,10 +284,15 @@ def _tracked(sources: Sources, run: RunView | None) -> TrackedRun | None:
     return sources.servers.tracked(run.mlflow_run_id) if run and run.mlflow_run_id else None
 
 
-def without_graph(sources: Sources, run_id: str) -> RunPageView | None:
+def without_graph(sources: Sources, run_id: str, chosen: str = "") -> RunPageView | None:
     """Return the page of a run of a flow without graphs; None if it has a graph.
 
     Also None where Prefect does not answer, which knows the run's flow.
+
+    Args:
+        sources: The sources.
+        run_id: The run.
+        chosen: The class whose curves an evaluation shows; empty for the first ones.
     """
     try:
         run = sources.servers.run(run_id)
@@ -294,15 +301,19 @@ def without_graph(sources: Sources, run_id: str) -> RunPageView | None:
     if run is None or run.flow == flow_kinds.PIPELINE_RUN.name:
         return None
     tracked = _tracked(sources, run)
-    tried = trials.of(run, tracked, sources.overview) if run.flow == flow_kinds.TUNE.name else None
-    is_inference = run.flow == flow_kinds.BATCH_INFERENCE.name
+    shown = run_facts.of(run, tracked, sources.servers.run_url(run_id))
+    if run.flow == flow_kinds.TUNE.name:
+        shown = replace(shown, trials=trials.of(run, tracked, sources.overview))
+    elif run.flow == flow_kinds.BATCH_INFERENCE.name:
+        shown = replace(shown, predictions=predictions.of(run, tracked))
+    elif run.flow == flow_kinds.EVALUATE.name:
+        found = evaluations.of(run, tracked, sources.servers, chosen)
+        shown = replace(shown, evaluation=found, metrics=() if found.metrics else shown.metrics)
     return replace(
-        run_facts.of(run, tracked, sources.servers.run_url(run_id)),
-        trials=tried,
-        predictions=predictions.of(run, tracked) if is_inference else None,
+        shown,
         lines=logs.tail(sources.servers, run),
         schedule=schedule_facts.ref(run, sources.schedule_name),
-        tuning=trials.tuning_of(run, sources.servers.run),
+        parents=run_facts.parents(run, sources.servers.run),
     )
 
 

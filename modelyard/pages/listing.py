@@ -1,13 +1,15 @@
-"""Rows of the pages' lists: pipelines of runs, uploaded pipelines, a pipeline's inputs."""
+"""Rows of the pages' lists: pipelines of runs, uploaded pipelines, inputs, models."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from infra import connection
 from modelyard.pages import details
 from pipelines import arguments
 from pipelines.drawing import text
@@ -20,11 +22,12 @@ SILENT = "The catalogue's database does not answer."
 _LONGEST = 500
 _SCRIPT_FAILED = "ScriptFailed: "
 _AFTER_QUOTE = "\nThe whole log is "
+_MODEL = re.compile(r"models:/(.+)/(\d+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Ref:
-    """A pipeline in a list.
+    """A pipeline, a model version, a run or a schedule that a page names.
 
     Attributes:
         name: Its reference, or its file's name.
@@ -114,6 +117,15 @@ def ref(reference: str) -> Ref:
     name, separator, version = reference.rpartition(":")
     link = page(name, version) if separator else page(reference)
     return Ref(text.plain(reference), link)
+
+
+def model_ref(uri: str) -> Ref | None:
+    """Return the model version that a URI means; without a link, if it is not known yet."""
+    found = _MODEL.fullmatch(uri)
+    if found is None:
+        return Ref(shortened(uri)) if uri else None
+    link = connection.mlflow_model_page(found[1], found[2])
+    return Ref(shortened(f"{found[1]}/{found[2]}"), link)
 
 
 def uploaded(rows: Sequence[PipelineSummaryView]) -> list[UploadedPipeline]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
-from infra import connection
-from modelyard.pages import details, logs
+from infra.errors import StackError
+from modelyard.pages import details, listing, logs
+from modelyard.pages.evaluations import EvaluationPageView
 from modelyard.pages.listing import Ref
 from modelyard.pages.predictions import PredictionsView
 from modelyard.pages.servers import TrackedRun
@@ -24,7 +25,6 @@ _TRACKED = {kind.name for kind in flow_kinds.ALL} - {flow_kinds.PIPELINE_CLEANUP
 _DEFAULT_EXPERIMENT = "Default"
 # Parameters that the page shows as facts.
 _FACTS = {"name", "description", "experiment"}
-_MODEL = re.compile(r"models:/(.+)/(\d+)")
 _NOT_GIVEN: tuple[Any, ...] = (None, "", [], {})
 
 
@@ -41,9 +41,10 @@ class RunPageView:
         tensorboard: The command that shows its TensorBoard logs; empty where it has none.
         trials: Its trials; None if it is no tuning.
         predictions: Its results; None if it is no batch inference.
+        evaluation: Its results; None if it is no evaluation.
         lines: The last lines of its log, if it has failed.
         schedule: The schedule that made it; None without one.
-        tuning: The tuning that it is a trial of; None if it is none.
+        parents: The runs that it is a part of: what it is of them, and their pages.
     """
 
     run: RunView
@@ -54,9 +55,10 @@ class RunPageView:
     tensorboard: str
     trials: TrialsView | None = None
     predictions: PredictionsView | None = None
+    evaluation: EvaluationPageView | None = None
     lines: Sequence[str] = ()
     schedule: Ref | None = None
-    tuning: Ref | None = None
+    parents: Sequence[tuple[str, Ref]] = ()
 
 
 def of(run: RunView, tracked: TrackedRun | None, prefect_url: str) -> RunPageView:
@@ -99,14 +101,33 @@ def links(tracked: TrackedRun | None) -> list[tuple[str, str]]:
     """Return a run's pages in MLflow's UI: label and URL."""
     if tracked is None:
         return []
-    made = _MODEL.fullmatch(tracked.tags.get(labels.MODEL_TAG, ""))
-    model = connection.mlflow_model_page(made[1], made[2]) if made else ""
+    made = listing.model_ref(tracked.tags.get(labels.MODEL_TAG, ""))
     found = [
         ("Metrics in MLflow", tracked.url),
-        ("Model in MLflow", model),
+        ("Model in MLflow", made.link if made else ""),
         ("Experiment in MLflow", tracked.experiment_url),
     ]
     return [(name, address) for name, address in found if address]
+
+
+def parents(run: RunView, find: Callable[[str], RunView | None]) -> list[tuple[str, Ref]]:
+    """Return the runs that a run is a part of: what it is of them, and their pages.
+
+    Args:
+        run: The run.
+        find: Returns a run by its id.
+    """
+    found = (("Trial of", run.tuning_id), ("Predicts for", run.evaluation_id))
+    return [(what, _parent(run_id, find)) for what, run_id in found if run_id]
+
+
+def _parent(run_id: str, find: Callable[[str], RunView | None]) -> Ref:
+    try:
+        run = find(run_id)
+    except StackError:
+        run = None
+    name = listing.title(run) if run else run_id
+    return Ref(text.plain(name), f"/runs/{quote(run_id, safe='')}")
 
 
 def _named_experiment(run: RunView) -> str:

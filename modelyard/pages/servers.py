@@ -84,8 +84,9 @@ class Servers:
         self._flow_ids: dict[str, str] = {}
 
     def runs(
-        self, limit: int, flow: str = "", *, types: Collection[str] = (), after: int = 0
-    ) -> list[RunView]:
+        self, limit: int, flow: str = "", *, types: Collection[str] = (), after: int = 0,
+        tag: str = "",
+    ) -> list[RunView]:  # fmt: skip
         """Return the newest runs, newest first.
 
         Args:
@@ -93,6 +94,7 @@ class Servers:
             flow: Only runs of this flow.
             types: Only runs in a state of one of these types; any by default.
             after: How many of the newest ones to leave out.
+            tag: Only runs with this tag in Prefect; any by default.
 
         Raises:
             StackError: If Prefect does not answer.
@@ -102,6 +104,8 @@ class Servers:
         }  # fmt: skip
         if types:
             body.update(_in_state(types))
+        if tag:
+            body.setdefault("flow_runs", {})["tags"] = {"all_": [tag]}
         if flow:
             flow_id = self._flow_ids.get(flow) or self._find_flow(flow)
             if flow_id is None:

@@ -6,14 +6,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from sqlalchemy.exc import OperationalError
 
 from infra import connection
-from infra.errors import StackError
 from modelyard.pages import details, listing
-from modelyard.pages.listing import Ref
 from modelyard.pages.servers import TrackedRun
 from pipelines.drawing import text
 from registry.runs.run_views import RunView
@@ -111,23 +108,6 @@ def of(
         rows=[shown(trial) for trial in found.trials],
         unlisted=max(0, total - len(found.trials)),
     )
-
-
-def tuning_of(run: RunView, find: Callable[[str], RunView | None]) -> Ref | None:
-    """Return the tuning that a run is a trial of; None if it is none.
-
-    Args:
-        run: The run.
-        find: Returns a run by its id.
-    """
-    if not run.tuning_id:
-        return None
-    try:
-        tuning = find(run.tuning_id)
-    except StackError:
-        tuning = None
-    name = listing.title(tuning) if tuning else run.tuning_id
-    return Ref(text.plain(name), f"/runs/{quote(run.tuning_id, safe='')}")
 
 
 def _counts(counted: TrialCounts, total: int) -> str:

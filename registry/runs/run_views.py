@@ -52,6 +52,7 @@ class RunView(View):
         error_code: The code of the error that it failed with; empty without one.
         schedule_id: The schedule that made it; empty without one.
         tuning_id: The run of the tuning that it is a trial of; empty if it is none.
+        evaluation_id: The run of the evaluation that it predicts for; empty if it does not.
     """
 
     id: str
@@ -73,6 +74,7 @@ class RunView(View):
     error_code: str = Field("", exclude=True)
     schedule_id: str = Field("", exclude=True)
     tuning_id: str = Field("", exclude=True)
+    evaluation_id: str = Field("", exclude=True)
 
     @model_serializer(mode="wrap")
     def _serialize(self, handler: SerializerFunctionWrapHandler) -> JsonObject:
@@ -128,6 +130,7 @@ def _derived(
         "error_code": statuses.error_code(of_run, attempt),
         "schedule_id": str(of_run.get(labels.SCHEDULE, "")),
         "tuning_id": str(of_run.get(labels.TUNING, "")),
+        "evaluation_id": str(of_run.get(labels.EVALUATION, "")),
     }
 
 

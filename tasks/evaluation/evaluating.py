@@ -14,6 +14,7 @@ import orjson
 from infra import storage
 from infra.errors import RunFailedError
 from infra.storage import Store
+from registry.evaluation_results import CURVES, RESULT, SAMPLE
 from registry.flow_kinds import EVALUATE
 from tasks.batch_inference import input_files, output_files, planning
 from tasks.batch_inference.input_files import InputFile
@@ -22,7 +23,6 @@ from tasks.evaluation.evaluation_request import PREDICTIONS, Evaluation
 from tasks.evaluation.figures import CheckOver
 from tasks.evaluation.scoring import Scorer, Scores
 
-RESULT, CURVES, SAMPLE = "result.json", "curves.json", "sample.npz"
 _BLOCK = 2**20
 
 

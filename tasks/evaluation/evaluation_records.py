@@ -12,13 +12,12 @@ from typing import Any
 from infra.errors import ConflictError, NotFoundError
 from infra.mlflow import MlflowException
 from registry import evaluations, tracking
+from registry.evaluation_results import CURVES, FOLDER, RESULT, SAMPLE
 from registry.evaluations import KIND, EvaluationView
 from registry.models import model_aliases, models
 from registry.runs import runs
 from tasks.evaluation import comparison, gate, row_sample
 from tasks.evaluation.comparison import EvaluationRecord
-from tasks.evaluation.evaluating import CURVES, RESULT, SAMPLE
-from tasks.evaluation.evaluation_request import EVALUATION
 from tasks.evaluation.gate import GateVerdict
 
 _MOST_TRIED = 20
@@ -48,7 +47,7 @@ def read(mlflow_run_id: str, name: str = "") -> EvaluationRecord:
     with tempfile.TemporaryDirectory() as folder:
         try:
             shown = name or client.get_run(mlflow_run_id).info.run_name
-            client.download_artifacts(mlflow_run_id, EVALUATION, folder)
+            client.download_artifacts(mlflow_run_id, FOLDER, folder)
             place = next(Path(folder).rglob(RESULT)).parent
         except (MlflowException, StopIteration, OSError) as error:
             raise _missing(f"The evaluation {name or mlflow_run_id} has no result.") from error

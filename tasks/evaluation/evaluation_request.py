@@ -13,6 +13,7 @@ from infra.home import Home
 from infra.parameter_models import ParameterModel
 from infra.settings import Settings
 from infra.storage import Store
+from registry import evaluation_results
 from tasks.batch_inference import inference_request
 from tasks.batch_inference.inference_request import (
     MOST_PATTERNS,
@@ -33,7 +34,7 @@ from tasks.parameters import FlowRequest, Minutes, Text
 
 MOST_CLASSES = 50
 MOST_BYTES = 20 * 2**30
-PREDICTIONS, EVALUATION = "predictions", "evaluation"  # folders below the output
+PREDICTIONS = "predictions"  # folder below the output, beside that of the results
 
 
 class EvaluationResources(ParameterModel):
@@ -121,7 +122,7 @@ class Evaluation(FlowRequest):
     output_uri: Text = Field(
         default="",
         description=f"Required. URI of the folder for the results: {PREDICTIONS}/ and "
-        f"{EVALUATION}/ below it.",
+        f"{evaluation_results.FOLDER}/ below it.",
     )
     overwrite: bool = Field(
         default=False,

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from itertools import chain, starmap
 from typing import Any
+
+from registry.evaluation_results import EvaluationCurvesView
+from tasks.evaluation import curve_lines
+from tasks.evaluation.curve_lines import PlotLine
 
 # Colours that differ for the colour blind (Okabe and Ito), and dashes where they repeat.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5f6873")
@@ -52,23 +56,6 @@ svg.addEventListener('pointermove', event => {
 """
 
 
-@dataclass(frozen=True)
-class PlotLine:
-    """A line of a plot; all values are from 0 to 1.
-
-    Attributes:
-        name: What the legend calls it.
-        x: Values from left to right.
-        y: Values from below.
-        texts: What each point says.
-    """
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    texts: Sequence[str]
-
-
 def plots(result: Mapping[str, Any], curves: Mapping[str, Any]) -> dict[str, str]:
     """The plots of a classification as HTML by file name; none of a regression.
 
@@ -79,60 +66,23 @@ def plots(result: Mapping[str, Any], curves: Mapping[str, Any]) -> dict[str, str
     found = {}
     if "confusion_matrix" in result:
         found["confusion-matrix.html"] = _matrix(result["confusion_matrix"])
-    classes = curves.get("classes", {})
+    classes = EvaluationCurvesView.model_validate(curves).classes
     if classes:
         found["roc.html"] = draw(
-            "ROC curves", "false positive rate", "recall", map(_roc, classes, classes.values())
+            "ROC curves",
+            "false positive rate",
+            "recall",
+            starmap(curve_lines.roc, classes.items()),
         )
         found["precision-recall.html"] = draw(
             "Precision-recall curves", "recall", "precision",
-            map(_precision, classes, classes.values()),
+            starmap(curve_lines.precision_recall, classes.items()),
         )  # fmt: skip
-        lines = [line for name, one in classes.items() for line in _by_threshold(name, one)]
+        lines = chain.from_iterable(starmap(curve_lines.by_threshold, classes.items()))
         found["thresholds.html"] = draw(
             "Precision and recall by threshold", "threshold", "precision, recall", lines
         )
     return found
-
-
-def _rates(curve: Mapping[str, Any]) -> list[tuple[float, float, float, float]]:
-    """Threshold, recall, false positive rate and precision of each point."""
-    of_class, others = curve["positives"] or 1, curve["negatives"] or 1
-    points = zip(
-        curve["thresholds"], curve["true_positives"], curve["false_positives"], strict=True
-    )
-    return [
-        (threshold, hits / of_class, false / others, hits / (hits + false))
-        for threshold, hits, false in points
-    ]
-
-
-def _texts(rates: Iterable[tuple[float, float, float, float]]) -> list[str]:
-    return [
-        f"threshold {threshold:.4g}, recall {recall:.4f}, false positive rate {false:.4f}, "
-        f"precision {precision:.4f}"
-        for threshold, recall, false, precision in rates
-    ]
-
-
-def _roc(name: str, curve: Mapping[str, Any]) -> PlotLine:
-    found = _rates(curve)
-    x, y = [0.0, *(one[2] for one in found)], [0.0, *(one[1] for one in found)]
-    return PlotLine(name, x, y, ["nothing is predicted", *_texts(found)])
-
-
-def _precision(name: str, curve: Mapping[str, Any]) -> PlotLine:
-    found = _rates(curve)
-    return PlotLine(name, [one[1] for one in found], [one[3] for one in found], _texts(found))
-
-
-def _by_threshold(name: str, curve: Mapping[str, Any]) -> list[PlotLine]:
-    found = [one for one in _rates(curve) if 0 <= one[0] <= 1]
-    x, texts = [one[0] for one in found], _texts(found)
-    return [
-        PlotLine(f"precision of {name}", x, [one[3] for one in found], texts),
-        PlotLine(f"recall of {name}", x, [one[1] for one in found], texts),
-    ]
 
 
 def draw(title: str, x_title: str, y_title: str, lines: Iterable[PlotLine]) -> str:

@@ -46,7 +46,8 @@ class World:
     known: dict[str, RunView] = field(default_factory=dict)
     rows: dict[str, list[PipelineNode]] = field(default_factory=dict)
     uploaded: dict[tuple[str, str | None], str] = field(default_factory=dict)
-    silent: bool = False
+    silent: bool = False  # Prefect does not answer
+    deaf: bool = False  # MLflow does not give artifacts
     listed: list[PipelineSummaryView] = field(default_factory=list)
     broken: Exception | None = None
     scheduled: list[ScheduleView] = field(default_factory=list)
@@ -63,10 +64,13 @@ class World:
     ui_urls = {"prefect": "http://prefect", "mlflow": "http://mlflow/#/"}
 
     def runs(
-        self, limit: int, flow: str = "", *, types: Collection[str] = (), after: int = 0
-    ) -> list[RunView]:
+        self, limit: int, flow: str = "", *, types: Collection[str] = (), after: int = 0,
+        tag: str = "",
+    ) -> list[RunView]:  # fmt: skip
         self._answer()
         found = [run for run in self.known.values() if flow in {"", run.flow}]
+        if tag:
+            found = [run for run in found if tag in run.tags]
         if types:
             found = [run for run in found if statuses.types_of(run.state) & set(types)]
         return found[after : after + limit]
@@ -102,7 +106,10 @@ class World:
         return self.tracked_as.get(mlflow_run_id)
 
     def artifact(self, mlflow_run_id: str, path: str, most: int) -> bytes | None:
-        return self.artifacts.get((mlflow_run_id, path))
+        if self.deaf:
+            raise StackError("MLflow does not answer.", "modelyard status.")
+        found = self.artifacts.get((mlflow_run_id, path))
+        return found if found is not None and len(found) <= most else None
 
     def _answer(self) -> None:
         if self.silent:

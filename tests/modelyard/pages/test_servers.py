@@ -134,6 +134,15 @@ def test_the_newest_runs_are_asked_for(types: set[str], told: dict[str, Any]) ->
     ]
 
 
+def test_runs_are_filtered_by_prefect_s_tags_and_states_together() -> None:
+    network = Network(flow_runs__filter=[])
+
+    assert servers(network).runs(1, tag="evaluation:e", types={"RUNNING"}) == []
+    assert network.asked[0][1]["flow_runs"] == {
+        "state": {"type": {"any_": ["RUNNING"]}}, "tags": {"all_": ["evaluation:e"]},
+    }  # fmt: skip
+
+
 def test_active_runs_are_counted_by_prefect() -> None:
     network = Network(flow_runs__count=3)
 

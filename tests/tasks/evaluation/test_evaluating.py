@@ -12,6 +12,8 @@ import pytest
 from sklearn import metrics as oracle
 
 from infra.errors import BadInputError, ModelyardError, RunFailedError
+from registry import evaluation_results
+from registry.evaluation_results import CURVES, RESULT
 from tasks.evaluation import evaluating, joined_records, row_sample
 from tasks.evaluation.evaluating import EvaluationFolders
 from tasks.evaluation.evaluation_request import Evaluation
@@ -42,10 +44,28 @@ def evaluate(tmp_path: Path) -> Evaluate:
         evaluating.check_first_file(request, chosen, folders)
         scores, data = evaluating.score(request, chosen, folders, lambda: None, lambda _: None)
         assert not [*folders.sorting.iterdir()]
-        described = {"data": data}
-        return evaluating.write(scores, described, request, tmp_path / "evaluation")
+        described = {"model": "models:/m/1", "data": {"uri": request.input_uri, **data}}
+        written = tmp_path / "evaluation"
+        found = evaluating.write(scores, described, request, written)
+        _check_readable(written)
+        return found
 
     return run
+
+
+def _check_readable(folder: Path) -> None:
+    """Check that pages read what was written."""
+    content = (folder / RESULT).read_bytes()
+    found, there = evaluation_results.result(content), json.loads(content)
+    for shown, written in ((found, there), *((found.slices[one], there["slices"][one])
+                                             for one in there["slices"])):  # fmt: skip
+        assert (shown.records, shown.metrics) == (written["records"], written["metrics"])
+    if found.task == "classification":
+        assert found["confusion_matrix"] == there["confusion_matrix"]
+    path = folder / CURVES
+    if path.exists():
+        curves = json.loads(path.read_bytes())
+        assert evaluation_results.curves(path.read_bytes()).to_json() == curves
 
 
 def _lines(results: dict[int, Any]) -> str:

@@ -1,0 +1,237 @@
+"""The results of an evaluation on its page, as its MLflow run has them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Protocol
+
+from infra.errors import StackError
+from modelyard.pages import charts, evaluation_tables, listing
+from modelyard.pages.charts import ChartView
+from modelyard.pages.evaluation_tables import MatrixTable, MetricRow, ValuesTable
+from modelyard.pages.listing import Ref
+from modelyard.pages.servers import TrackedRun
+from registry import evaluation_results
+from registry.evaluation_results import (
+    CURVES,
+    EVALUATED_TAG,
+    FOLDER,
+    RESULT,
+    EvaluationCurvesView,
+    EvaluationResultView,
+)
+from registry.runs import statuses
+from registry.runs.run_views import RunView
+from tasks.evaluation import curve_lines
+
+_logger = logging.getLogger(__name__)
+_MOST_BYTES = 32 * 2**20
+_MOST_REMARKS = 10
+
+
+class EvaluationSource(Protocol):
+    """Prefect and MLflow: see ``servers.Servers``."""
+
+    def runs(self, limit: int, flow: str = "", *, tag: str = "") -> list[RunView]:
+        """The newest runs."""
+
+    def artifact(self, mlflow_run_id: str, path: str, most: int) -> bytes | None:
+        """An artifact of a run, of at most so many bytes."""
+
+
+@dataclass(frozen=True)
+class CurvesView:
+    """Curves of an evaluation.
+
+    Attributes:
+        charts: The charts, whose lines have the same names and colours.
+        legend: The lines' names, numbers and areas.
+        unlisted: How many more classes there are.
+        chosen: The class that is shown alone; empty for the first ones.
+        link: The page that shows the first ones.
+    """
+
+    charts: Sequence[ChartView] = ()
+    legend: Sequence[tuple[str, int, str]] = ()
+    unlisted: int = 0
+    chosen: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class EvaluationPageView:
+    """The results of an evaluation.
+
+    Attributes:
+        facts: What was evaluated with what: label and text.
+        model: The model version; None before it is known.
+        inference: The batch inference; None before there is one.
+        notice: Why the results are not shown; empty if they are, or are not there yet.
+        metrics: The metrics of all records.
+        has_means: Whether metrics have means of classes.
+        remarks: What became of records that were left out.
+        classes: The classes; None for a regression.
+        slices: The slices; None without any.
+        slice_field: The field that they are of.
+        matrix: The confusion matrix; None for a regression.
+        curves: The curves; None without any.
+    """
+
+    facts: Sequence[tuple[str, str]] = ()
+    model: Ref | None = None
+    inference: RunView | None = None
+    notice: str = ""
+    metrics: Sequence[MetricRow] = ()
+    has_means: bool = False
+    remarks: Sequence[str] = ()
+    classes: ValuesTable | None = None
+    slices: ValuesTable | None = None
+    slice_field: str = ""
+    matrix: MatrixTable | None = None
+    curves: CurvesView | None = None
+
+
+def of(
+    run: RunView, tracked: TrackedRun | None, source: EvaluationSource, chosen: str = ""
+) -> EvaluationPageView:
+    """Return the results of an evaluation.
+
+    Args:
+        run: Its run.
+        tracked: The same as MLflow has it; None before that, or where MLflow does not answer.
+        source: Prefect and MLflow.
+        chosen: The class whose curves are shown; empty for the first ones.
+    """
+    begun = EvaluationPageView(model=_model(run, tracked), inference=_inference(run, source))
+    if run.mlflow_run_id is None:
+        return begun
+    try:
+        result = read_result(source, run.mlflow_run_id)
+        curves = read_curves(source, run.mlflow_run_id) if result else None
+    except (StackError, ValueError) as error:
+        _logger.warning("The results of %s cannot be shown: %s", run.id, error)
+        why = error.message if isinstance(error, StackError) else "MLflow has other files there."
+        return replace(begun, notice=f"The results are not shown. {why}")
+    if result is None:
+        notice = (
+            "MLflow has no results, or too large ones." if run.state == statuses.COMPLETE else ""
+        )
+        return replace(begun, notice=notice)
+    page = f"/runs/{run.id}"
+    rows = evaluation_tables.metrics(result)
+    matrix = result.confusion_matrix
+    return replace(
+        begun,
+        facts=_facts(result),
+        metrics=rows,
+        has_means=any(row.weighted or row.micro for row in rows),
+        remarks=[listing.shortened(one) for one in result.remarks[:_MOST_REMARKS]],
+        classes=evaluation_tables.classes(result, page, chosen) if result.class_names else None,
+        slices=evaluation_tables.slices(result) if result.slices else None,
+        slice_field=listing.shortened(result.slice_field or ""),
+        matrix=evaluation_tables.matrix(matrix) if matrix else None,
+        curves=_curves_view(result, curves, page, chosen) if curves and curves.classes else None,
+    )
+
+
+def read_result(source: EvaluationSource, mlflow_run_id: str) -> EvaluationResultView | None:
+    """Return the result of an evaluation; None before it has one, or where it is too large.
+
+    Raises:
+        StackError: If MLflow does not answer.
+        ValueError: If it is not a result.
+    """
+    found = source.artifact(mlflow_run_id, f"{FOLDER}/{RESULT}", _MOST_BYTES)
+    return evaluation_results.result(found) if found is not None else None
+
+
+def read_curves(source: EvaluationSource, mlflow_run_id: str) -> EvaluationCurvesView | None:
+    """Return the curves of an evaluation; None where it has none, or they are too large.
+
+    Raises:
+        StackError: If MLflow does not answer.
+        ValueError: If they are not curves.
+    """
+    found = source.artifact(mlflow_run_id, f"{FOLDER}/{CURVES}", _MOST_BYTES)
+    return evaluation_results.curves(found) if found is not None else None
+
+
+def _model(run: RunView, tracked: TrackedRun | None) -> Ref | None:
+    evaluated = tracked.tags.get(EVALUATED_TAG, "") if tracked else ""
+    return listing.model_ref(evaluated or str(run.parameters.get("model") or ""))
+
+
+def _inference(run: RunView, source: EvaluationSource) -> RunView | None:
+    try:
+        found = source.runs(1, tag=evaluation_results.inference_tag(run.id))
+    except StackError:
+        return None
+    return found[0] if found else None
+
+
+def _facts(result: EvaluationResultView) -> list[tuple[str, str]]:
+    data, counts = result.data, result.counts
+    files = f"{len(data.files)} file{'s' if len(data.files) != 1 else ''}"
+    size = sum(file.bytes for file in data.files)
+    return [
+        ("Data", f"{listing.shortened(data.uri)} ({files}, {size:,} bytes)"),
+        ("Target", listing.shortened(result.target_field)),
+        ("Records", f"{counts.get('evaluated', 0):,} of {counts.get('records', 0):,} evaluated"),
+    ]
+
+
+def _curves_view(
+    result: EvaluationResultView, curves: EvaluationCurvesView, page: str, chosen: str
+) -> CurvesView:
+    classes = curves.classes
+    is_chosen = chosen in classes
+    shown = [chosen] if is_chosen else list(islice(classes, charts.MOST_LINES))
+    names = [evaluation_tables.name_of(name) for name in shown]
+    found = [classes[name] for name in shown]
+    return CurvesView(
+        charts=[
+            charts.of_rates(
+                "ROC", "false positive rate", "recall", map(curve_lines.roc, names, found)
+            ),
+            charts.of_rates(
+                "Precision-recall", "recall", "precision",
+                map(curve_lines.precision_recall, names, found),
+            ),
+            _thresholds(curves, chosen if is_chosen else ""),
+        ],
+        legend=[
+            (name, number, _areas(result, key))
+            for number, (name, key) in enumerate(zip(names, shown, strict=True))
+        ],
+        unlisted=0 if is_chosen else len(classes) - len(shown),
+        chosen=names[0] if is_chosen else "",
+        link=f"{page}#curves",
+    )  # fmt: skip
+
+
+def _thresholds(curves: EvaluationCurvesView, chosen: str) -> ChartView:
+    """Precision and recall by threshold: of the chosen class, else of the one that matters most.
+
+    Of two classes the second is the one that is looked for, as of a model's two probabilities.
+    """
+    if chosen or curves.micro is None or len(curves.classes) <= 2:
+        name = chosen or list(curves.classes)[-1]
+        curve, of = curves.classes[name], evaluation_tables.name_of(name)
+    else:
+        curve, of = curves.micro, "all classes together"
+    lines = zip(("precision", "recall"), curve_lines.by_threshold(of, curve), strict=True)
+    return charts.of_rates(
+        f"By threshold: {of}", "threshold", "", [replace(line, name=name) for name, line in lines],
+        has_legend=True,
+    )  # fmt: skip
+
+
+def _areas(result: EvaluationResultView, name: str) -> str:
+    found = {
+        label: result.metrics.get(f"{metric}/{name}")
+        for metric, label in (("roc_auc", "ROC AUC"), ("pr_auc", "PR AUC"))
+    }
+    return ", ".join(f"{label} {value:.4f}" for label, value in found.items() if value is not None)

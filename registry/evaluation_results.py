@@ -1,0 +1,165 @@
+"""What an evaluation has to show, of the files among the artifacts of its MLflow run.
+
+Pages read it as well, so nothing here imports Prefect, a client of MLflow, or NumPy.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, FiniteFloat, model_validator
+
+from registry.views import View
+
+FOLDER = "evaluation"  # of the run's artifacts, and below the output's URI
+RESULT, CURVES, SAMPLE = "result.json", "curves.json", "sample.npz"
+
+# Tag of an evaluation's MLflow run: the version that was evaluated.
+EVALUATED_TAG = "modelyard.evaluated_model"
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+def inference_tag(evaluation: str) -> str:
+    """Return the tag, in Prefect, of the batch inference of an evaluation's run."""
+    return f"evaluation:{evaluation}"
+
+
+class EvaluatedFileView(View):
+    """A file of the data that a model was evaluated with."""
+
+    name: str
+    bytes: Count
+
+
+class EvaluatedDataView(View):
+    """The data that a model was evaluated with.
+
+    Attributes:
+        uri: Where they were.
+        files: Their files.
+        sha256: Checksum of their names and contents.
+    """
+
+    uri: str
+    files: list[EvaluatedFileView]
+    sha256: str
+
+
+class ConfusionMatrixView(View):
+    """Records by class and by predicted class.
+
+    Attributes:
+        classes: Names of the classes.
+        counts: A row for each class, a column for each predicted one; the last column is of
+            predictions of no class.
+    """
+
+    classes: list[str]
+    counts: list[list[Count]]
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> Self:
+        size = len(self.classes)
+        if len(self.counts) != size or any(len(row) != size + 1 for row in self.counts):
+            raise ValueError("the matrix does not fit its classes")
+        return self
+
+
+class EvaluatedRecordsView(View):
+    """The metrics of a slice of the records, or of all.
+
+    Attributes:
+        records: How many there are.
+        metrics: Metrics by name; ``NAME/CLASS`` of a class; None where undefined.
+        undefined: Why metrics are undefined.
+        notes: What is left out of metrics.
+    """
+
+    records: Count
+    metrics: dict[str, FiniteFloat | None]
+    undefined: dict[str, str] = {}
+    notes: dict[str, str] = {}
+
+
+class EvaluationResultView(EvaluatedRecordsView):
+    """The content of ``result.json``, as far as people look at it.
+
+    Attributes:
+        model: URI of the version that was evaluated.
+        task: ``classification`` or ``regression``.
+        class_names: Names of the classes; empty for a regression.
+        target_field: The field with the true values.
+        data: The data.
+        counts: What became of the records.
+        remarks: The same in sentences.
+        confusion_matrix: The confusion matrix; None for a regression.
+        slice_field: The field by which the records were sliced; None without one.
+        slices: Metrics by the values of that field.
+    """
+
+    model: str
+    task: str
+    class_names: list[str]
+    target_field: str
+    data: EvaluatedDataView
+    counts: dict[str, Count]
+    remarks: list[str] = []
+    confusion_matrix: ConfusionMatrixView | None = None
+    slice_field: str | None = None
+    slices: dict[str, EvaluatedRecordsView] = {}
+
+
+class RankingCurveView(View):
+    """Points of the ROC and the precision-recall curve of a class against the rest.
+
+    Attributes:
+        positives: Records of the class.
+        negatives: Other records.
+        thresholds: Scores, descending, from which on the class is predicted.
+        true_positives: Records of the class with at least that score.
+        false_positives: Other records with at least that score.
+    """
+
+    positives: Count
+    negatives: Count
+    thresholds: list[FiniteFloat]
+    true_positives: list[Count]
+    false_positives: list[Count]
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        lengths = {len(self.thresholds), len(self.true_positives), len(self.false_positives)}
+        if len(lengths) != 1:
+            raise ValueError("a curve's columns are not equally long")
+        return self
+
+
+class EvaluationCurvesView(View):
+    """The content of ``curves.json``.
+
+    Attributes:
+        classes: The curve of each class by its name; none without probabilities.
+        micro: The curve of all classes' scores together; None without probabilities.
+    """
+
+    classes: dict[str, RankingCurveView] = {}
+    micro: RankingCurveView | None = None
+
+
+def result(content: bytes) -> EvaluationResultView:
+    """Read ``result.json``.
+
+    Raises:
+        ValueError: If it is not that.
+    """
+    return EvaluationResultView.model_validate_json(content)
+
+
+def curves(content: bytes) -> EvaluationCurvesView:
+    """Read ``curves.json``.
+
+    Raises:
+        ValueError: If it is not that.
+    """
+    return EvaluationCurvesView.model_validate_json(content)
