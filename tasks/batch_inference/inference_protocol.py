@@ -109,6 +109,8 @@ def _cast(name: str, column: Array, datatype: str, *, is_binary: bool) -> Array:
     """
     try:
         numbers = np.array(column.tolist()) if column.dtype == object else column
+        if numbers.dtype.kind == "U":  # one value that is no number makes a column of CSV texts
+            numbers = column.astype(np.int64 if "INT" in datatype else np.float64)
         if numbers.dtype.kind not in "biuf":
             raise ValueError(f"{str(column.tolist()[0])[:60]!r} is no number")
         wanted = tensors.DTYPES[datatype]

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from infra.errors import BadInputError
+from tasks.batch_inference.csv_columns import ColumnTypes
 from tasks.batch_inference.input_files import InputFile
 from tasks.batch_inference.splitting import FilePart, is_array, split
 
@@ -25,11 +26,13 @@ class PlannedPart:
         number: Its number among all.
         path: The file that it is a part of.
         part: Where in it.
+        types: The types of the file's columns, of CSV.
     """
 
     number: int
     path: Path
     part: FilePart
+    types: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class PlannedFile:
         parts: Its parts in their order; those without records are left out.
         is_array: Whether it is a JSON array, and no record alone.
         fault: Why it ends before its end; "" if it does not.
+        types: The ``CsvType`` of each of its columns, of CSV.
     """
 
     name: str
@@ -53,6 +57,7 @@ class PlannedFile:
     parts: list[FilePart]
     is_array: bool = False
     fault: str = ""
+    types: str = ""
 
     @property
     def rows(self) -> int:
@@ -89,7 +94,7 @@ class Plan:
     def parts(self, place: Path) -> list[PlannedPart]:
         """The parts of all files; ``place`` is the folder with them, or the only file."""
         return [
-            PlannedPart(file.first + at, path_of(place, file.name), part)
+            PlannedPart(file.first + at, path_of(place, file.name), part, file.types)
             for file in self.files
             for at, part in enumerate(file.parts)
         ]
@@ -134,9 +139,9 @@ def plan_file(
         BadInputError: With the code ``InputMalformed``.
     """
     found: list[FilePart] = []
-    status = path.stat()
+    status, types = path.stat(), ColumnTypes()
     try:
-        for part in split(path, input_format, part_bytes):
+        for part in split(path, input_format, part_bytes, types):
             check_over()
             found.append(part)
     except ValueError as error:
@@ -148,7 +153,9 @@ def plan_file(
     parts = [part for part in found if part.rows]
     fault = next((part.fault for part in found if part.fault), "")
     array = input_format == "json" and is_array(path)
-    return PlannedFile(file.name, status.st_size, status.st_mtime_ns, 0, parts, array, fault)
+    return PlannedFile(
+        file.name, status.st_size, status.st_mtime_ns, 0, parts, array, fault, types.letters
+    )
 
 
 def combine(files: Iterable[PlannedFile]) -> Plan:

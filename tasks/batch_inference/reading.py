@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
-import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +12,18 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 from modelyard_runtime.frames import Array, Columns, objects
 from modelyard_runtime.records import alike, column, columns
 
+from tasks.batch_inference import csv_columns
+from tasks.batch_inference.csv_columns import CsvType
 from tasks.batch_inference.json_elements import ArrayScanner
 from tasks.batch_inference.splitting import CsvEnds, FilePart, column_names, is_array
 
 _BLOCK = 2**20
 _BLANK = b" \t\r\n"
 _SHOWN = 200
-_TRUTH = {"true": True, "True": True, "TRUE": True} | {
-    "false": False, "False": False, "FALSE": False
-}  # fmt: skip
-_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,12 @@ class BadRecord:
 
 
 def read(
-    path: Path, input_format: str, part: FilePart, batch_size: int, key: str = ""
+    path: Path,
+    input_format: str,
+    part: FilePart,
+    batch_size: int,
+    key: str = "",
+    types: str | None = None,
 ) -> Iterator[Batch | BadRecord]:
     """The records of a part in their order; batches have ``batch_size`` records at most.
 
@@ -93,6 +92,7 @@ def read(
         batch_size: Most records of a batch.
         key: The field that is a record's key, which is among no columns; "" if none. A key stays
             what it is, in CSV a text: conversions are for the model's numbers.
+        types: The types of the columns of CSV; without, cells are texts.
 
     Raises:
         OSError: If the file cannot be read, or is shorter than it was; the message names it.
@@ -100,32 +100,36 @@ def read(
     if not part.rows:
         return
     try:
-        yield from _READERS[input_format](path, part, batch_size, key)
+        yield from _READERS[input_format](path, part, batch_size, key, types)
     except (OSError, ValueError, MemoryError) as error:  # Arrow's own are ValueErrors
         why = getattr(error, "strerror", None) or str(error) or "there is too little memory"
         raise OSError(f"{path} cannot be read: {why}") from error
 
 
 def _read_lines(
-    path: Path, part: FilePart, batch_size: int, key: str
+    path: Path, part: FilePart, batch_size: int, key: str, _: str | None
 ) -> Iterator[Batch | BadRecord]:
     yield from _parsed(_lines(path, part), part.first_row, batch_size, key)
 
 
 def _read_json(
-    path: Path, part: FilePart, batch_size: int, key: str
+    path: Path, part: FilePart, batch_size: int, key: str, _: str | None
 ) -> Iterator[Batch | BadRecord]:
     found = _elements(path, part) if is_array(path) else _whole(path, part)
     yield from _parsed(itertools.islice(found, part.rows), part.first_row, batch_size, key)
 
 
 def _read_csv(
-    path: Path, part: FilePart, batch_size: int, key: str
+    path: Path, part: FilePart, batch_size: int, key: str, types: str | None
 ) -> Iterator[Batch | BadRecord]:
     names = column_names(path)
+    types = CsvType.TEXT * len(names) if types is None else types
+    if len(types) != len(names):
+        raise ValueError(f"it has {len(names)} columns, where {len(types)} were counted")
+    types_of = dict(zip(names, map(CsvType, types), strict=True))
     row = part.first_row
     for lines in _csv_blocks(path, part):
-        table, bad = _csv_table(lines, names)
+        table, bad = _csv_table(lines, names, types)
         count = table.num_rows + len(bad)
         numbers = [row + at for at in range(count) if at not in bad]
         yield from (BadRecord(row + at, reason) for at, reason in bad.items())
@@ -134,12 +138,15 @@ def _read_csv(
             known = _csv_keys(lines, names, key, count)
             keys = [known[number - row] for number in numbers]
             table = table.drop_columns(key)
-        yield from _batches(table, numbers, batch_size, _csv_column, keys)
+        columns = {
+            name: csv_columns.as_array(table[name], types_of[name]) for name in table.column_names
+        }
+        yield from _batches(columns, numbers, batch_size, keys)
         row += count
 
 
 def _read_parquet(
-    path: Path, part: FilePart, batch_size: int, key: str
+    path: Path, part: FilePart, batch_size: int, key: str, _: str | None
 ) -> Iterator[Batch | BadRecord]:
     row = part.first_row
     # Through a buffer: else a row group, which may have gigabytes, would be read as a whole.
@@ -150,11 +157,13 @@ def _read_parquet(
             if key in table.column_names:
                 keys = _arrow_values(table[key])
                 table = table.drop_columns(key)
-            yield from _batches(table, rows, batch_size, _arrow_column, keys)
+            columns = {name: _arrow_column(table[name]) for name in table.column_names}
+            yield from _batches(columns, rows, batch_size, keys)
             row += len(rows)
 
 
-_READERS: dict[str, Callable[[Path, FilePart, int, str], Iterator[Batch | BadRecord]]] = {
+_Reader = Callable[[Path, FilePart, int, str, str | None], Iterator[Batch | BadRecord]]
+_READERS: dict[str, _Reader] = {
     "json": _read_json,
     "jsonl": _read_lines,
     "csv": _read_csv,
@@ -273,66 +282,26 @@ def _csv_blocks(path: Path, part: FilePart) -> Iterator[bytes]:
         yield bytes(begun)
 
 
-def _csv_table(lines: bytes, names: list[str]) -> tuple[pa.Table, dict[int, str]]:
+def _csv_table(lines: bytes, names: list[str], types: str) -> tuple[pa.Table, dict[int, str]]:
     """The lines as a table, and why others of them, by their position, are not in it."""
-    skipped: list[pyarrow.csv.InvalidRow] = []
-
-    def skip(row: pyarrow.csv.InvalidRow) -> str:
-        skipped.append(row)
-        return "skip"
-
-    table = _parsed_csv(lines, names, {}, skip)
-    # What is no number stays as it is written: times would be written anew, and what a column is
-    # must not depend on the other records.
-    texts = {
-        field.name: pa.binary()
-        for field in table.schema
-        if not pa.types.is_null(field.type) and not _is_number(field.type)
-    }
-    if texts:
-        skipped.clear()
-        table = _parsed_csv(lines, names, texts, skip)
+    table, skipped = csv_columns.parse_as(lines, names, types)
     bad = {
         row.number - 1: f"It has {row.actual_columns} columns, and the header "
         f"{row.expected_columns}: {row.text[:_SHOWN]}"
         for row in skipped
     }
-    return _without_bad_text(table, list(texts), bad)
+    texts = [name for name, one in zip(names, types, strict=True) if one == CsvType.TEXT]
+    return _without_bad_text(table, texts, bad)
 
 
 def _csv_keys(lines: bytes, names: list[str], key: str, count: int) -> list[str]:
     """The texts of a column by position; "" of lines that are no records."""
-    skipped: set[int] = set()
-
-    def skip(row: pyarrow.csv.InvalidRow) -> str:
-        skipped.add(row.number - 1)
-        return "skip"
-
-    texts = dict.fromkeys(names, pa.binary())
-    found = iter(_parsed_csv(lines, names, texts, skip, nulls=False)[key].to_pylist())
-    return ["" if at in skipped else next(found).decode(errors="replace") for at in range(count)]
-
-
-def _parsed_csv(
-    lines: bytes,
-    names: list[str],
-    types: dict[str, pa.DataType],
-    skip: Callable[[pyarrow.csv.InvalidRow], str],
-    *,
-    nulls: bool = True,
-) -> pa.Table:
-    return pyarrow.csv.read_csv(
-        io.BytesIO(lines),
-        read_options=pyarrow.csv.ReadOptions(
-            column_names=names, use_threads=False, block_size=len(lines) + 1
-        ),
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
-        convert_options=pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=nulls),
+    table, skipped = csv_columns.parse(
+        lines, names, {key: pa.binary()}, only=[key], has_missing=False
     )
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    bad = {row.number - 1 for row in skipped}
+    found = iter(table[key].to_pylist())
+    return ["" if at in bad else next(found).decode(errors="replace") for at in range(count)]
 
 
 def _without_bad_text(
@@ -360,18 +329,13 @@ def _without_bad_text(
 
 
 def _batches(
-    table: pa.Table,
-    rows: Sequence[int],
-    batch_size: int,
-    as_column: Callable[[pa.ChunkedArray], Array],
-    keys: Sequence[Any] | None,
+    columns: Columns, rows: Sequence[int], batch_size: int, keys: Sequence[Any] | None
 ) -> Iterator[Batch]:
-    found = {name: as_column(table[name]) for name in table.column_names}
-    for start in range(0, table.num_rows, batch_size):
+    for start in range(0, len(rows), batch_size):
         chosen = slice(start, start + batch_size)
         yield Batch(
             rows[chosen],
-            {name: one[chosen] for name, one in found.items()},
+            {name: one[chosen] for name, one in columns.items()},
             None if keys is None else keys[chosen],
         )
 
@@ -392,21 +356,3 @@ def _arrow_values(values: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_temporal(values.type) or pa.types.is_decimal(values.type):
         return [None if one is None else str(one) for one in values.to_pylist()]
     return list(values.to_pylist())
-
-
-def _csv_column(values: pa.ChunkedArray) -> Array:
-    """Likewise; in a column of texts numbers, true and false stay such, and missing ones NaN."""
-    if pa.types.is_null(values.type):
-        return np.full(len(values), np.nan)
-    if not pa.types.is_string(values.type):
-        return _arrow_column(values)
-    found = [_number(one) for one in values.to_pylist()]
-    return np.array(found) if found and {*map(type, found)} == {bool} else objects(found)
-
-
-def _number(text: str | None) -> Any:
-    if text is None:
-        return math.nan
-    if not _NUMBER.fullmatch(text):
-        return _TRUTH.get(text, text)
-    return int(text) if text.lstrip("-").isdigit() else float(text)

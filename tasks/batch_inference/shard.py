@@ -170,7 +170,7 @@ class Shard:
     def _predict(self, planned: PlannedPart, writer: PartWriter) -> None:
         spec, statistics = self._spec, ResultStatistics()
         read = reading.read(
-            planned.path, spec.input_format, planned.part, spec.batch_size, spec.key
+            planned.path, spec.input_format, planned.part, spec.batch_size, spec.key, planned.types
         )
         with prefetched(read, _AHEAD) as ahead:
             for one in ahead:

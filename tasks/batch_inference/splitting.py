@@ -1,7 +1,7 @@
 """Parts of input files: ranges of bytes that hold whole records.
 
-Files are read once, without parsing, so that each part knows the number of its first row, and one
-large file is shared as well as many small ones.
+Files are read once, so that each part knows the number of its first row, and one large file is
+shared as well as many small ones. Nothing is parsed, but CSV, for the types of its columns.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from tasks.batch_inference.csv_columns import ColumnTypes
 from tasks.batch_inference.json_elements import ArrayScanner
 
 _BLOCK = 2**20
@@ -60,13 +61,16 @@ class _Ends(Protocol):
         """Whether a record has begun after the last end."""
 
 
-def split(path: Path, input_format: str, part_bytes: int) -> Iterator[FilePart]:
+def split(
+    path: Path, input_format: str, part_bytes: int, types: ColumnTypes | None = None
+) -> Iterator[FilePart]:
     """The parts of a file, in its order; none if it has no records.
 
     Args:
         path: The file.
         input_format: ``json``, ``jsonl``, ``csv`` or ``parquet``.
         part_bytes: A part ends with the first record that makes it as large.
+        types: Finds the types of the columns of CSV, which it has behind the last part.
 
     Raises:
         OSError: If it cannot be read.
@@ -74,6 +78,8 @@ def split(path: Path, input_format: str, part_bytes: int) -> Iterator[FilePart]:
     """
     if input_format != "parquet":
         _check_text(path)
+    if input_format == "csv":
+        return _split_csv(path, part_bytes, types)
     return _SPLITS[input_format](path, part_bytes)
 
 
@@ -104,13 +110,19 @@ def _split_lines(path: Path, part_bytes: int) -> Iterator[FilePart]:
     yield from _cut(path, _start_of_text(path), path.stat().st_size, LineEnds(), part_bytes)
 
 
-def _split_csv(path: Path, part_bytes: int) -> Iterator[FilePart]:
+def _split_csv(
+    path: Path, part_bytes: int, types: ColumnTypes | None = None
+) -> Iterator[FilePart]:
     size, start, ends = path.stat().st_size, header_end(path), CsvEnds()
-    column_names(path)
+    names = column_names(path)
+    if types is not None:
+        types.begin(names)
     rows = 0
-    for part in _cut(path, start, size, ends, part_bytes):
+    for part in _cut(path, start, size, ends, part_bytes, types):
         yield part
         rows += part.rows
+    if types is not None:
+        types.close()
     if ends.is_quoted:
         yield FilePart(
             size, size, rows, 0, "a quote is not closed: the last record may hold many lines"
@@ -152,12 +164,18 @@ def _split_parquet(path: Path, part_bytes: int) -> Iterator[FilePart]:
 _SPLITS: dict[str, Callable[[Path, int], Iterator[FilePart]]] = {
     "json": _split_json,
     "jsonl": _split_lines,
-    "csv": _split_csv,
     "parquet": _split_parquet,
 }
 
 
-def _cut(path: Path, start: int, size: int, ends: _Ends, part_bytes: int) -> Iterator[FilePart]:
+def _cut(
+    path: Path,
+    start: int,
+    size: int,
+    ends: _Ends,
+    part_bytes: int,
+    types: ColumnTypes | None = None,
+) -> Iterator[FilePart]:
     """Parts between ``start`` and ``size``."""
     row = rows = 0
     at = start
@@ -166,6 +184,8 @@ def _cut(path: Path, start: int, size: int, ends: _Ends, part_bytes: int) -> Ite
         while at < size and (block := file.read(min(_BLOCK, size - at))):
             count, last = ends.feed(block)
             rows += count
+            if types is not None:
+                types.feed(block, last)
             if last >= 0 and at + last - start >= part_bytes:
                 yield FilePart(start, at + last, row, rows)
                 start, row, rows = at + last, row + rows, 0
@@ -339,7 +359,8 @@ def column_names(path: Path) -> list[str]:
         line = file.read(header_end(path)).removeprefix(_BYTE_ORDER_MARK)
     table = pyarrow.csv.read_csv(io.BytesIO(line.strip(b"\r\n") + b"\n"))
     try:
-        names = list(table.column_names)
+        # As pandas calls those without a name, such as the index that it writes.
+        names = [name or f"Unnamed: {at}" for at, name in enumerate(table.column_names)]
     except UnicodeDecodeError as error:
         raise ValueError("its header line is no text in UTF-8") from error
     _check_names(names)

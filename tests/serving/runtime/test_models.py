@@ -178,6 +178,21 @@ def test_xgboost(tmp_path: Path, named: bool) -> None:
     assert np.allclose(found["probabilities"], fitted.predict_proba(data))
 
 
+def test_texts_of_numbers_are_numbers_for_a_booster(tmp_path: Path) -> None:
+    import xgboost
+
+    data = pd.DataFrame(ROWS, columns=NAMES)
+    fitted = xgboost.XGBRegressor(n_estimators=5).fit(data, ROWS[:, 0])
+    fitted.save_model(tmp_path / "model.ubj")
+    model, texts = load(tmp_path, {}), [str(one) for one in ROWS[:, 0]]
+
+    found = model.infer(_columns() | {"a": objects(texts)})
+
+    assert np.allclose(found["prediction"], fitted.predict(data))
+    with pytest.raises(ModelError, match=r"takes numbers: .* to float: 'unknown'"):
+        model.infer(_columns() | {"a": objects(["unknown", *texts[1:]])})
+
+
 def test_an_xgboost_regressor(tmp_path: Path) -> None:
     import xgboost
 

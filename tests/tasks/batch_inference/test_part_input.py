@@ -15,6 +15,7 @@ import pytest
 from infra import storage
 from tasks.batch_inference import input_files, part_input, planning, reading, splitting
 from tasks.batch_inference.part_input import PartInput
+from tasks.batch_inference.planning import PlannedPart
 from tasks.batch_inference.reading import Batch
 from tests.tasks.batch_inference.remote_input import remote_folder
 
@@ -35,9 +36,9 @@ def _write(folder: Path, input_format: str) -> None:
         path.write_text("".join(json.dumps(one) + "\n" for one in TABLE.to_pylist()))
 
 
-def _records(path: Path, input_format: str, part: splitting.FilePart) -> list[Any]:
+def _records(input_format: str, planned: PlannedPart) -> list[Any]:
     found = []
-    for batch in reading.read(path, input_format, part, 64):
+    for batch in reading.read(planned.path, input_format, planned.part, 64, types=planned.types):
         assert isinstance(batch, Batch)
         columns = {name: np.asarray(one).tolist() for name, one in batch.columns.items()}
         found += list(zip(batch.rows, columns["x"], columns["name"], strict=True))
@@ -62,8 +63,8 @@ def test_each_part_is_fetched_alone(
     found: list[Any] = []
     for part, whole in zip(plan.parts(Path()), plan.parts(place), strict=True):
         brought = source.bring(part)
-        found += _records(brought.path, input_format, brought.part)
-        assert found[-1] == _records(whole.path, input_format, whole.part)[-1]
+        found += _records(input_format, brought)
+        assert found[-1] == _records(input_format, whole)[-1]
         assert len(list((tmp_path / "fetched").iterdir())) == 1
         source.drop(brought)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.batch_inference import json_elements, reading, splitting
+from tasks.batch_inference.csv_columns import ColumnTypes
 from tasks.batch_inference.planning import Plan, PlannedFile
 from tasks.batch_inference.reading import BadRecord
 from tasks.batch_inference.splitting import FilePart, split
@@ -43,11 +43,12 @@ def _read(
     path: Path, form: str, size: int, batch: int = 3
 ) -> tuple[list[FilePart], dict[int, Any]]:
     """The parts, and the records or their faults by row."""
-    parts = list(split(path, form, size))
+    types = ColumnTypes()
+    parts = list(split(path, form, size, types))
     found: dict[int, Any] = {}
     for part in parts:
         before = len(found)
-        for one in reading.read(path, form, part, batch):
+        for one in reading.read(path, form, part, batch, types=types.letters):
             if isinstance(one, BadRecord):
                 assert one.row not in found
                 found[one.row] = one
@@ -155,18 +156,6 @@ def test_csv(tmp_path_factory: pytest.TempPathFactory, rows: Any, size: int, end
 
     assert sorted(found) == list(range(len(rows)))
     assert [found[at]["number"] for at in range(len(rows))] == [number for _, number in rows]
-
-
-def test_a_cell_of_csv_is_a_number_where_it_is_one(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("a,b,c,d\n1,x,true,2024-01-02\n,2,false,\n3.5,,true,\n")
-
-    _, found = _read(tmp_path / "a.csv", "csv", 1000)
-
-    assert [found[at]["a"] for at in (0, 2)] == [1, 3.5]
-    assert np.isnan(found[1]["a"])
-    assert [found[at]["b"] for at in range(3)] == ["x", 2, pytest.approx(math.nan, nan_ok=True)]
-    assert [bool(found[at]["c"]) for at in range(3)] == [True, False, True]
-    assert found[0]["d"] == "2024-01-02"
 
 
 def test_bad_records_have_their_row_and_reason(tmp_path: Path) -> None:

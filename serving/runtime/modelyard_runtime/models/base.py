@@ -69,6 +69,20 @@ def matrix(inputs: Columns, names: Sequence[str] = (), width: int = 0) -> Array:
     return np.column_stack(list(columns.values()))
 
 
+def numbers(array: Array) -> Array:
+    """An array of numbers, of one that may have texts of them.
+
+    One value that is no number makes a whole column of CSV texts, and no record but its own fails.
+
+    Raises:
+        ModelError: If a value is no number.
+    """
+    try:
+        return array.astype(np.float64) if array.dtype == object else array
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"The model takes numbers: {error}.") from error
+
+
 def features(
     inputs: Columns, names: Sequence[str] = (), width: int = 0
 ) -> Array | Mapping[str, Array]:

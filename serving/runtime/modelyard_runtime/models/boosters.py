@@ -14,6 +14,7 @@ from modelyard_runtime.models.base import (
     Model,
     features,
     matrix,
+    numbers,
     outputs,
 )
 
@@ -32,7 +33,7 @@ class XgboostBooster(Model):
 
     def infer(self, inputs: Columns) -> Columns:
         """The booster's prediction, by its objective: a value, or a class and probabilities."""
-        data = matrix(inputs, self._names, self._booster.num_features())
+        data = numbers(matrix(inputs, self._names, self._booster.num_features()))
         names = self._names or None
         found = self._booster.predict(self._xgboost.DMatrix(data, feature_names=names))
         is_classifier = self._objective in {"binary:logistic", "multi:softprob"}
@@ -55,7 +56,7 @@ class LightgbmBooster(Model):
 
     def infer(self, inputs: Columns) -> Columns:
         """The booster's prediction, by its objective: a value, or a class and probabilities."""
-        data = matrix(inputs, self._names, self._booster.num_feature())
+        data = numbers(matrix(inputs, self._names, self._booster.num_feature()))
         found = self._booster.predict(data)
         is_classifier = self._objective in self._CLASSIFIERS
         return _classified(found) if is_classifier else outputs(found)

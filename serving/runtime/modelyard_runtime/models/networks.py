@@ -16,6 +16,7 @@ from modelyard_runtime.models.base import (
     PROBABILITIES,
     Model,
     matrix,
+    numbers,
     outputs,
 )
 
@@ -48,7 +49,7 @@ class TorchNetwork(Model):
                 found = self._network(**named)
             else:
                 data = inputs[INPUT] if set(inputs) == {INPUT} else matrix(inputs)
-                found = self._network(self._tensor(data))
+                found = self._network(self._tensor(numbers(data)))
         if isinstance(found, list | tuple):
             found = {f"output_{at}": one for at, one in enumerate(found)}
         return outputs(found)
