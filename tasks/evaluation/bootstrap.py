@@ -198,29 +198,39 @@ def _means(metric: str, values: Array, support: Array, names: Sequence[str]) -> 
 
 
 class _Ranker:
-    """Areas below the curves of one class, of weighted rows that are sorted once."""
+    """Areas below the curves of one class, of weighted rows that are sorted once.
+
+    Only where rows of the class are, a curve goes up, so all but the running total of the weights
+    is computed there.
+    """
 
     def __init__(self, scores: Array, is_positive: Array) -> None:
         self._order = np.argsort(-scores, kind="stable")
         ordered = scores[self._order]
-        self._positive = is_positive[self._order].astype(np.float64)
-        ends = np.flatnonzero(ordered[1:] != ordered[:-1])
-        self._ends = np.append(ends, len(ordered) - 1)
+        ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
+        self._positive = np.flatnonzero(is_positive[self._order])
+        # Rows of the same score are one step; those without a row of the class do not count.
+        steps, self._first = np.unique(np.searchsorted(ends, self._positive), return_index=True)
+        self._until = ends[steps] + 1
+        self._from = np.where(steps > 0, ends[steps - 1] + 1, 0)
 
     def areas(self, weights: Array) -> tuple[float, float]:
         """The area below the ROC curve, and the average precision; NaN if undefined."""
+        if not len(self._positive):
+            return np.nan, np.nan
         own = weights[self._order]
-        hits = np.cumsum(own * self._positive)[self._ends]
-        everything = np.cumsum(own)[self._ends]
-        false_alarms = everything - hits
-        positives, negatives = hits[-1], false_alarms[-1]
+        total = np.concatenate([[0.0], np.cumsum(own)])
+        until = total[self._until]
+        gained = np.add.reduceat(own[self._positive], self._first)
+        hits = np.cumsum(gained)
+        positives, negatives = hits[-1], total[-1] - hits[-1]
         if not positives:
             return np.nan, np.nan
-        gained = np.diff(hits, prepend=0)
-        new_alarms = np.diff(false_alarms, prepend=0)
         area = np.nan
         if negatives:
-            area = new_alarms @ (hits - gained / 2) / (positives * negatives)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            steps = gained * np.where(everything > 0, hits / everything, 0)
-        return float(area), float(steps.sum() / positives)
+            # Of the others at the same score, half count as ranked below.
+            alarms = until - hits
+            same = until - total[self._from] - gained
+            area = gained @ (negatives - alarms + same / 2) / (positives * negatives)
+        precision = np.divide(hits, until, out=np.zeros_like(hits), where=until > 0)
+        return float(area), float(gained @ precision / positives)

@@ -42,6 +42,32 @@ def test_figures_of_weighted_classes_are_scikit_learns() -> None:
     assert {name: found[name] for name in wanted} == pytest.approx(wanted, rel=1e-9)
 
 
+@pytest.mark.parametrize("scores", [1, 3, 1000], ids=["all alike", "many alike", "none alike"])
+@pytest.mark.parametrize("rows", [1, 2, 300])
+def test_areas_of_weighted_scores_are_scikit_learns(rows: int, scores: int) -> None:
+    random = np.random.default_rng(rows)
+    values, hot = random.integers(0, scores, rows) / scores, random.random(rows) < 0.3
+    hot[0] = True
+    weights = random.integers(0, 3, rows).astype(float)
+    weights[0] = 1
+
+    area, precision = bootstrap._Ranker(values, hot).areas(weights)
+
+    given = {"sample_weight": weights}
+    assert precision == pytest.approx(oracle.average_precision_score(hot, values, **given))
+    if weights[~hot].sum():
+        assert area == pytest.approx(oracle.roc_auc_score(hot, values, **given))
+    else:
+        assert np.isnan(area)
+
+
+def test_areas_without_rows_of_the_class_are_undefined() -> None:
+    values, weights = np.array([0.1, 0.2]), np.array([0.0, 2.0])
+
+    assert np.isnan(bootstrap._Ranker(values, np.array([False, False])).areas(weights)).all()
+    assert np.isnan(bootstrap._Ranker(values, np.array([True, False])).areas(weights)).all()
+
+
 def test_figures_of_weighted_numbers_are_scikit_learns() -> None:
     random = np.random.default_rng(2)
     targets = random.gamma(2, 3, 100)
