@@ -151,9 +151,11 @@ def _classes(
     count = len(names)
     cells = targets * (count + 1) + np.where(predictions < 0, count, predictions)
     rankers = []
-    losses = None
+    micro = losses = None
     if scores is not None and np.isfinite(scores).all():
-        rankers = [_Ranker(scores[:, at], targets == at) for at in range(count)]
+        is_class = targets[:, None] == np.arange(count)
+        rankers = [_Ranker(scores[:, [at]], is_class[:, [at]]) for at in range(count)]
+        micro = _Ranker(scores, is_class)
         if (np.abs(scores.sum(axis=1) - 1) <= classification_metrics.SUM_TOLERANCE).all():
             losses = classification_metrics.row_losses(targets, scores)
 
@@ -167,6 +169,9 @@ def _classes(
         for at, metric in enumerate(classification_metrics.RANKING):
             if areas:
                 found |= _means(metric, np.array([area[at] for area in areas]), support, names)
+        if micro is not None:
+            pooled = zip(classification_metrics.RANKING, micro.areas(weights), strict=True)
+            found |= {f"{metric}_micro": area for metric, area in pooled}
         return found
 
     return weigh
@@ -174,7 +179,13 @@ def _classes(
 
 def _of_matrix(matrix: Array, support: Array, names: Sequence[str]) -> dict[str, float]:
     hits, predicted = np.diagonal(matrix), matrix[:, :-1].sum(axis=0)
-    found = {"accuracy": float(hits.sum() / matrix.sum())}
+    right, guessed, total = hits.sum(), predicted.sum(), matrix.sum()
+    found = {
+        "accuracy": float(right / total),
+        "precision_micro": float(right / guessed) if guessed else np.nan,
+        "recall_micro": float(right / total),
+        "f1_micro": float(2 * right / (guessed + total)),
+    }
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = {
             "precision": hits / predicted,
@@ -198,17 +209,21 @@ def _means(metric: str, values: Array, support: Array, names: Sequence[str]) -> 
 
 
 class _Ranker:
-    """Areas below the curves of one class, of weighted rows that are sorted once.
+    """Areas below the curves of one class, or of several together, of weighted rows.
+
+    The scores are sorted once.
 
     Only where rows of the class are, a curve goes up, so all but the running total of the weights
     is computed there.
     """
 
     def __init__(self, scores: Array, is_positive: Array) -> None:
-        self._order = np.argsort(-scores, kind="stable")
-        ordered = scores[self._order]
+        """Sort scores, which are of their class or not; both of the shape (rows, classes)."""
+        order = np.argsort(-scores, axis=None, kind="stable")
+        ordered = scores.reshape(-1)[order]
+        self._rows = order // scores.shape[1]
         ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
-        self._positive = np.flatnonzero(is_positive[self._order])
+        self._positive = np.flatnonzero(is_positive.reshape(-1)[order])
         # Rows of the same score are one step; those without a row of the class do not count.
         steps, self._first = np.unique(np.searchsorted(ends, self._positive), return_index=True)
         self._until = ends[steps] + 1
@@ -218,7 +233,7 @@ class _Ranker:
         """The area below the ROC curve, and the average precision; NaN if undefined."""
         if not len(self._positive):
             return np.nan, np.nan
-        own = weights[self._order]
+        own = weights[self._rows]
         total = np.concatenate([[0.0], np.cumsum(own)])
         until = total[self._until]
         gained = np.add.reduceat(own[self._positive], self._first)

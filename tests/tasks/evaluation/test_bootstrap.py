@@ -36,6 +36,9 @@ def test_figures_of_weighted_classes_are_scikit_learns() -> None:
         "recall_weighted": oracle.recall_score(targets, predictions, average="weighted", **given),
         "precision/b": oracle.precision_score(targets, predictions, average=None, **given)[1],
         "roc_auc": oracle.roc_auc_score(hot, scores, **given),
+        "f1_micro": oracle.f1_score(targets, predictions, average="micro", **given),
+        "roc_auc_micro": oracle.roc_auc_score(hot, scores, average="micro", **given),
+        "pr_auc_micro": oracle.average_precision_score(hot, scores, average="micro", **given),
         "pr_auc": oracle.average_precision_score(hot, scores, **given),
         "log_loss": oracle.log_loss(targets, y_proba=scores, **given),
     }
@@ -51,7 +54,7 @@ def test_areas_of_weighted_scores_are_scikit_learns(rows: int, scores: int) -> N
     weights = random.integers(0, 3, rows).astype(float)
     weights[0] = 1
 
-    area, precision = bootstrap._Ranker(values, hot).areas(weights)
+    area, precision = bootstrap._Ranker(values[:, None], hot[:, None]).areas(weights)
 
     given = {"sample_weight": weights}
     assert precision == pytest.approx(oracle.average_precision_score(hot, values, **given))
@@ -62,10 +65,10 @@ def test_areas_of_weighted_scores_are_scikit_learns(rows: int, scores: int) -> N
 
 
 def test_areas_without_rows_of_the_class_are_undefined() -> None:
-    values, weights = np.array([0.1, 0.2]), np.array([0.0, 2.0])
+    values, weights = np.array([[0.1], [0.2]]), np.array([0.0, 2.0])
 
-    assert np.isnan(bootstrap._Ranker(values, np.array([False, False])).areas(weights)).all()
-    assert np.isnan(bootstrap._Ranker(values, np.array([True, False])).areas(weights)).all()
+    for hot in ([[False], [False]], [[True], [False]]):
+        assert np.isnan(bootstrap._Ranker(values, np.array(hot)).areas(weights)).all()
 
 
 def test_figures_of_weighted_numbers_are_scikit_learns() -> None:
