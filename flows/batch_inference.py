@@ -19,7 +19,7 @@ from infra import gpus, settings, storage
 from infra import home as homes
 from infra.stack import orphans
 from infra.workloads.environments import EnvironmentCache
-from infra.workloads.exit_status import ExitCause
+from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.installer import InstallCancelledError
 from infra.workloads.process import ProcessBackend
 from infra.workloads.process_group import RateLimitedLog
@@ -48,6 +48,7 @@ from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.part_results import PartFiles
 from tasks.batch_inference.planning import Plan
 from tasks.batch_inference.predicting import Folders, ProgressRecorder
+from tasks.batch_inference.shard import ShardStatus
 from tasks.logs import publish as publish_log
 
 _PROGRESS_SECONDS = 10.0
@@ -105,6 +106,10 @@ def _predict(
             context, request, model, plan, folders, recorder, tracked.run_id
         )
         return
+    log_file = str(folders.log)
+    if context.attempt > 1:
+        done = predicting.done(plan, folders)
+        predicting.check_failed([done], request.max_failed, log_file)
     environments = EnvironmentCache(context.home.overlays)
     backend = ProcessBackend(environments, context.settings, single=True)
     with contextlib.ExitStack() as held:
@@ -141,14 +146,17 @@ def _predict(
             )
     progress.report()
     context.raise_if_ended()
-    if told := progress.too_many_failed():
-        raise predicting.failed(told, str(folders.log))
+    _check_end(ended, statuses(), request.max_failed, log_file)
+    planning.check_unchanged(plan, place)
+
+
+def _check_end(ended: ExitStatus, statuses: Sequence[ShardStatus], most: int, log: str) -> None:
+    """Raise why the shards have not predicted everything, unless they have."""
+    predicting.check_failed(statuses, most, log)
     if ended.cause is ExitCause.STOPPED:
         raise StopRequestedError
-    failure = predicting.failure(ended, statuses(), str(folders.log))
-    if failure:
+    if failure := predicting.failure(ended, statuses, log):
         raise failure
-    planning.check_unchanged(plan, place)
 
 
 @contextlib.contextmanager
@@ -323,6 +331,7 @@ def _clean_up(context: RunContext, request: BatchInference, folders: Folders, ru
         request=BatchInference,
         check=check,
         pin=inference_request.pin,
+        changeable_at_retry=inference_request.CHANGEABLE_AT_RETRY,
         pool="gpu",
         result=BatchInferenceResult,
         tags=("modelyard", "batch-inference"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -115,6 +116,8 @@ def predict(
             share.idle_gpus, shape.gpus,
         )  # fmt: skip
     collector = PartCollector(StagedParts(_area(context)), folders.parts)
+    check_failed = functools.partial(_check_failed, collector, request, folders)
+    check_failed()
     pods = shard_pods.plan_pods(
         request, model, plan, folders, _area(context), clusters.load(context.settings).image,
         shape, share, mlflow_run_id,
@@ -133,17 +136,16 @@ def predict(
     )
     with contextlib.closing(backend), _logging(context, folders.log) as log_line:
         shards = ShardPods(backend, pods, collector, log_line, str(folders.log))
-        shards.run(context.is_over, _collecting(context, collector, progress, folders))
+        shards.run(context.is_over, _collecting(context, collector, progress, check_failed))
     context.raise_if_ended()
     collector.collect()
     progress.report()
-    _check_failed(progress, folders)
+    check_failed()
 
 
-def _check_failed(progress: predicting.Progress, folders: Folders) -> None:
+def _check_failed(collector: PartCollector, request: BatchInference, folders: Folders) -> None:
     """End the run if too many records have failed."""
-    if told := progress.too_many_failed():
-        raise predicting.failed(told, str(folders.log))
+    predicting.check_failed([collector.status], request.max_failed, str(folders.log))
 
 
 def _instance(context: RunContext, request: BatchInference) -> tuple[InstanceType, PodResources]:
@@ -165,7 +167,7 @@ def _collecting(
     context: RunContext,
     collector: PartCollector,
     progress: predicting.Progress,
-    folders: Folders,
+    check_failed: Callable[[], None],
 ) -> Callable[[], None]:
     """Fetches results and tells the progress, whenever it is time; ends what is hopeless."""
     collected = time.monotonic()
@@ -179,7 +181,7 @@ def _collecting(
             progress.report()
         except ModelyardError as error:
             context.logger.warning("Results are fetched later: %s", error.message)
-        _check_failed(progress, folders)
+        check_failed()
         collected = time.monotonic()
 
     return collect

@@ -27,7 +27,7 @@ from registry.models.models import ResolvedVersion
 from registry.runs import publish_targets, run_requests
 from registry.tracking import Tracked
 from tasks import outputs
-from tasks.batch_inference import inference_request
+from tasks.batch_inference import inference_request, predicting
 from tasks.batch_inference.input_files import InputFile
 from tasks.evaluation import evaluating, evaluation_request
 from tasks.evaluation.evaluating import EvaluationFolders
@@ -98,9 +98,12 @@ def _unpredicted(run_id: str, status: InferenceStatus | None) -> RunFailedError:
         code = status.error_code or "BatchInferenceFailed"
         said = status.message.removeprefix(f"{code}: ")
         reason = f"{status.word}: {said or 'no reason'}"
+    hint = f"Its log has more: modelyard runs logs {run_id}. A retry of the evaluation resumes it."
+    if code == predicting.TOO_MANY_FAILED:
+        hint += f" To allow more before: modelyard runs update {run_id} -p max_failed=N."
     return RunFailedError(
         f"The batch inference {run_id} did not predict everything: {reason}",
-        f"Its log has more: modelyard runs logs {run_id}. A retry of the evaluation resumes it.",
+        hint,
         state=flow_kinds.EVALUATE.failure,
         code=code,
     )

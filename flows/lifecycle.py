@@ -81,6 +81,7 @@ class FlowSpec(Generic[P, M, R]):
         pin: Replaces names by what they mean when the run is created, such as the version of a
             pipeline. None for a flow without such names.
         changeable: The parameters that can be changed while it runs.
+        changeable_at_retry: Those that can be changed once it has ended, for its retry.
         check_changed: Refuses changes of those.
         deployment: Chooses among several deployments by a run's parameters; None if there is one.
         base_name: What its runs are numbered after, by their parameters, where they are given no
@@ -101,6 +102,7 @@ class FlowSpec(Generic[P, M, R]):
     templated: tuple[str, ...] = ()
     pin: Pin | None = None
     changeable: tuple[str, ...] = ()
+    changeable_at_retry: tuple[str, ...] = ()
     check_changed: Callable[[M], None] = lambda _: None
     deployment: Callable[[Mapping[str, Any]], str] | None = None
     base_name: Callable[[Mapping[str, Any]], str] | None = None

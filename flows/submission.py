@@ -44,18 +44,19 @@ def start(flow: str, given: dict[str, Any]) -> str:
 def update(
     run: str, name: str | None, description: str | None, given: dict[str, Any]
 ) -> RunStatusView:
-    """Rename or describe a run, or change parameters while it runs.
+    """Rename or describe a run, or change parameters while it runs or for its retry.
 
     Raises:
         BadInputError: If the name cannot be used; with the code ``ParameterNotChangeable`` if a
             parameter is fixed once a run exists.
-        ConflictError: If the name is taken, or the run is complete.
+        ConflictError: If the name is taken, or the run is complete; with the code
+            ``RunStillActive`` if a parameter can only be changed for a retry.
     """
     if not given:
         return runs.update(run, name, description)
     found = runs.show(run)
     flow = catalogue.find(found.flow)
-    names = flow.spec.changeable
+    names = flow.spec.changeable + flow.spec.changeable_at_retry
     fixed = sorted(set(given) - set(names))
     if fixed:
         raise BadInputError(
@@ -67,6 +68,13 @@ def update(
     if found.state == statuses.COMPLETE:
         raise ConflictError(
             f"The run {found.name} is {found.state}.", "Run a copy: modelyard runs copy."
+        )
+    if statuses.is_active(found.state) and set(given) & set(flow.spec.changeable_at_retry):
+        raise ConflictError(
+            f"The run {found.name} is {found.state}, and changes of {', '.join(sorted(given))} "
+            "count for its retry only.",
+            f"Stop it, change them, and retry it, which continues: modelyard runs stop {found.id}",
+            code="RunStillActive",
         )
     request = parameters.read(flow.model, {**found.parameters, **given})
     with placing.where_it_runs(flow):

@@ -225,7 +225,7 @@ def update(
     parameter: Pairs = None,
     json: Json = False,
 ) -> None:
-    """Rename or describe a run; with -p change parameters such as a tuning's limits."""
+    """Rename or describe a run; with -p change parameters, such as limits before a retry."""
     given = parameters.read(None, parameter)
     if name is None and description is None and not given:
         raise BadInputError("There is nothing to change.", "Give --name, --description or -p.")

@@ -227,6 +227,11 @@ def is_refused(state: State | None) -> bool:
     return bool(state and _own_detail(state) == CREATE_FAILED_DETAIL)
 
 
+def is_active(word: str) -> bool:
+    """Whether a run with this word has not ended."""
+    return word in {CREATE_REQUESTED, RUNNING} or word.endswith(_IN_PROGRESS)
+
+
 def is_final(state: State | None) -> bool:
     """Whether a run in ``state`` has ended."""
     return state is not None and state.type in FINAL

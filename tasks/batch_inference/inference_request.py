@@ -28,6 +28,9 @@ MOST_PODS = 64
 MOST_PATTERNS = 100
 _REACH_SECONDS = 5.0
 
+# Parameters that a retry may have of its own: they change nothing of what is predicted already.
+CHANGEABLE_AT_RETRY = ("max_failed", "timeout_seconds")
+
 
 class InferenceResources(ParameterModel):
     """The machines that a model's pods share."""

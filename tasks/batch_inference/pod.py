@@ -39,7 +39,13 @@ from tasks.batch_inference.predictor_client import (
     PredictorStartError,
 )
 from tasks.batch_inference.server_client import ServerClient
-from tasks.batch_inference.shard import Shard, ShardFailedError, ShardSpec, prefetched
+from tasks.batch_inference.shard import (
+    Shard,
+    ShardFailedError,
+    ShardSpec,
+    TooManyFailedError,
+    prefetched,
+)
 from tasks.batch_inference.staged_parts import StagedParts
 
 # Exit status of a shard that fails by its own words, which are its last line: another try would
@@ -47,6 +53,8 @@ from tasks.batch_inference.staged_parts import StagedParts
 HOPELESS = 3
 # Likewise, where another try may not.
 FAILED = 1
+# Likewise, where too many records have failed.
+TOO_MANY_FAILED = 4
 _ENDED = 128 + int(signal.SIGTERM)
 
 
@@ -232,6 +240,9 @@ def main(path: Path) -> int:
     folder.mkdir()
     try:
         run(PodSpec.read(path), folder)
+    except TooManyFailedError as error:
+        _say(str(error))
+        return TOO_MANY_FAILED
     except (ShardFailedError, PredictorStartError) as error:
         _say(str(error))
         return HOPELESS

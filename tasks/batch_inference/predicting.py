@@ -21,11 +21,14 @@ from registry.models import model_parameters
 from registry.models.models import ResolvedVersion
 from serving.server_http import ServedModel
 from tasks.batch_inference import failure_reasons, planning, predictor_client, shard
-from tasks.batch_inference.failure_reasons import FailureReason
+from tasks.batch_inference.failure_reasons import FailureReason, FailureReasons
 from tasks.batch_inference.inference_request import BatchInference
+from tasks.batch_inference.part_results import PartFiles
 from tasks.batch_inference.planning import Plan
 from tasks.batch_inference.predictor_client import PredictorCommand
 from tasks.batch_inference.shard import ShardSpec, ShardStatus
+
+TOO_MANY_FAILED = "TooManyRecordsFailed"  # code of its error
 
 _THREADS = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS",
@@ -240,11 +243,7 @@ class Progress:
 
     def too_many_failed(self) -> str:
         """Why the run is to end, if too many records have failed; else ""."""
-        statuses = self._statuses()
-        failed = sum(one.failed for one in statuses)
-        if failed <= self._most_failed:
-            return ""
-        return shard.too_many_failed(self._most_failed, failed, _reasons(statuses))
+        return _too_many_failed(self._statuses(), self._most_failed)
 
     def report(self) -> None:
         """Tell it."""
@@ -265,6 +264,37 @@ class Progress:
         if (reasons := _reasons(statuses)) != self._reasons:
             self._reasons = reasons
             self._recorder.reasons(reasons)
+
+
+def done(plan: Plan, folders: Folders) -> ShardStatus:
+    """What earlier attempts have done, of the parts that are whole."""
+    rows = failed = 0
+    reasons = FailureReasons()
+    for number in range(plan.part_count):
+        if (summary := PartFiles(folders.parts, number).read_summary()) is not None:
+            rows, failed = rows + summary.rows, failed + summary.failed
+            reasons.merge(summary.reasons)
+    return ShardStatus(rows, failed, rows + failed, reasons=reasons.found)
+
+
+def check_failed(statuses: Sequence[ShardStatus], most: int, log: str) -> None:
+    """End a batch inference of whose records too many have failed.
+
+    Args:
+        statuses: What each shard has done.
+        most: How many records may fail.
+        log: Where the whole log is.
+
+    Raises:
+        RunFailedError: With the code ``TooManyRecordsFailed``.
+    """
+    if told := _too_many_failed(statuses, most):
+        raise too_many_failed(told, log)
+
+
+def _too_many_failed(statuses: Sequence[ShardStatus], most: int) -> str:
+    failed = sum(one.failed for one in statuses)
+    return shard.too_many_failed(most, failed, _reasons(statuses)) if failed > most else ""
 
 
 def _reasons(statuses: Iterable[ShardStatus]) -> list[FailureReason]:
@@ -306,6 +336,23 @@ def _end_of(code: int) -> str:
     if code == -signal.SIGKILL:
         return "was killed: the machine may have run out of memory"
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+
+
+def too_many_failed(message: str, log: str) -> RunFailedError:
+    """The error of a batch inference of whose records too many have failed.
+
+    Args:
+        message: How many, and why.
+        log: Where the whole log is.
+    """
+    return RunFailedError(
+        f"The batch inference failed: {message}",
+        "If the input or the model is wrong, correct it and start a new batch inference. Or allow "
+        "more, and retry, which goes on behind the parts that are done: modelyard runs update RUN "
+        f"-p max_failed=N, and modelyard runs retry RUN. The model's output is in {log}.",
+        state=BATCH_INFERENCE.failure,
+        code=TOO_MANY_FAILED,
+    )
 
 
 def failed(message: str, log: str) -> RunFailedError:

@@ -66,6 +66,10 @@ class ShardFailedError(Exception):
     """The shard cannot go on; the message is for people."""
 
 
+class TooManyFailedError(ShardFailedError):
+    """More records have failed than may."""
+
+
 @dataclass(frozen=True)
 class ShardSpec:
     """What a shard does.
@@ -143,7 +147,7 @@ class Shard:
             on_predicted: Called with each part that was predicted, and its results.
 
         Raises:
-            ShardFailedError: If too many records fail, or the model hangs.
+            ShardFailedError: If the model hangs, or too many records fail: TooManyFailedError.
             PredictorStartError: If the model does not load.
             OSError: If a file cannot be read or written.
         """
@@ -296,7 +300,7 @@ class Shard:
     def _count_failed(self, count: int) -> None:
         self._failed += count
         if self._failed > self._spec.most_failed:
-            raise ShardFailedError(
+            raise TooManyFailedError(
                 too_many_failed(self._spec.most_failed, self._failed, self._reasons.found)
             )
 

@@ -20,7 +20,7 @@ from tasks.batch_inference.failure_reasons import FailureReasons
 from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.part_results import PartFiles
 from tasks.batch_inference.planning import Plan, PlannedPart
-from tasks.batch_inference.pod import FAILED, HOPELESS, PodSpec
+from tasks.batch_inference.pod import FAILED, HOPELESS, TOO_MANY_FAILED, PodSpec
 from tasks.batch_inference.pod_resources import PodResources
 from tasks.batch_inference.predicting import Folders
 from tasks.batch_inference.shard import ShardStatus
@@ -31,6 +31,8 @@ from tasks.batch_inference.staged_parts import StagedParts
 _RESTARTS = 5
 _POLL_SECONDS = 0.5
 _SPEC = "spec.json"
+# Errors of pods that are not started again, by their exit status.
+_HOPELESS = {HOPELESS: predicting.failed, TOO_MANY_FAILED: predicting.too_many_failed}
 _COMMAND = ("python", "-P", "-m", "tasks.batch_inference.pod", _SPEC)
 
 
@@ -231,7 +233,8 @@ class ShardPods:
             on_poll: Called a few times a second.
 
         Raises:
-            RunFailedError: With the code ``BatchInferenceFailed``, if a pod fails.
+            RunFailedError: ``BatchInferenceFailed``, if a pod fails; ``TooManyRecordsFailed``, if
+                too many of its records do.
             ModelyardError: If the cluster cannot run a pod.
         """
         try:
@@ -269,8 +272,8 @@ class ShardPods:
             if error.code != "StagingFailed":
                 raise
             return error.message
-        if ended.code == HOPELESS:
-            raise predicting.failed(self._last.get(name) or ended.reason, self._log_file)
+        if (hopeless := _HOPELESS.get(ended.code)) is not None:
+            raise hopeless(self._last.get(name) or ended.reason, self._log_file)
         if not ended.code:
             return ""
         if ended.code == FAILED and (told := self._last.get(name)):

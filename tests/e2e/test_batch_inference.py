@@ -101,11 +101,13 @@ def test_a_model_that_fails_on_every_record_fails_the_run(stack, model, tmp_path
 
     found = stack.wait_for_state(run, "FAIL BATCH INFERENCE", timeout=120)
     assert "6 records failed, more than max_failed (5), 6 of them with: " in found["message"]
+    assert found["error_code"] == "TooManyRecordsFailed"
     (reason,) = found["result"]["failure_reasons"]
     assert "takes 3 features" in reason["reason"]
     assert not target.exists()
 
-    run = stack.do("run", "batch-inference", *pairs(given | {"max_failed": 30}))["flow_run_id"]
+    stack.do("runs", "update", run, "-p", "max_failed=30")
+    stack.do("runs", "retry", run)
 
     found = stack.wait_for_state(run, "FAIL BATCH INFERENCE", timeout=120)
     assert "None of the 30 records could be predicted: The model" in found["message"]

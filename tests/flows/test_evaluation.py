@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import pytest
 from mlflow.utils.validation import _validate_metric_name
 
 from flows import evaluation
+from registry.evaluations import InferenceStatus
+
+
+@pytest.mark.parametrize(
+    ("code", "may_allow_more"), [("TooManyRecordsFailed", True), ("BatchInferenceFailed", False)]
+)
+def test_a_batch_inference_that_fails_says_what_to_do(code: str, may_allow_more: bool) -> None:
+    status = InferenceStatus(
+        word="FAIL BATCH INFERENCE", is_final=True, error_code=code, message=f"{code}: why"
+    )
+
+    error = evaluation._unpredicted("the-id", status)
+
+    assert (error.code, "FAIL BATCH INFERENCE: why" in error.message) == (code, True)
+    assert ("runs update the-id -p max_failed=N" in str(error.hint)) is may_allow_more
 
 
 def test_classes_of_any_name_have_metrics_of_their_own() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from flows import submission
 from infra import work_pools
-from infra.errors import BadInputError, ConflictError
+from infra.errors import BadInputError, ConflictError, ModelyardError
 from registry.pipelines import pipelines
 from registry.runs import runs
 from registry.runs.run_views import RunDetailView
@@ -111,6 +111,37 @@ class TestUpdate:
 
         assert raised.value.code == "ParameterNotChangeable"
         assert "none" in raised.value.hint
+
+    @pytest.mark.parametrize("state", ["FAIL BATCH INFERENCE", "STOPPED", "CREATE FAILED"])
+    def test_a_retry_may_have_other_limits(self, state: str) -> None:
+        self.found |= {"flow": "batch-inference", "state": state, "parameters": {"model": "m/1"}}
+        given = {"max_failed": 9, "timeout_seconds": 2.5}
+
+        submission.update("r", None, None, given)
+
+        assert self.changed == [("r", None, None, given)]
+
+    @pytest.mark.parametrize(
+        ("state", "given", "code"),
+        [
+            ("RUNNING", {"max_failed": 9}, "RunStillActive"),
+            ("CREATE REQUESTED", {"max_failed": 9}, "RunStillActive"),
+            ("COMPLETE IN PROGRESS", {"max_failed": 9}, "RunStillActive"),
+            ("STOPPED", {"max_failed": -1}, "ParameterInvalid"),
+            ("STOPPED", {"max_failed": 9, "key": "id"}, "ParameterNotChangeable"),
+        ],
+    )
+    def test_limits_of_a_retry_that_are_refused(
+        self, state: str, given: dict[str, Any], code: str
+    ) -> None:
+        self.found |= {
+            "flow": "batch-inference", "state": state, "parameters": {"model": "m/1"}, "id": "i",
+        }  # fmt: skip
+        with pytest.raises(ModelyardError) as raised:
+            submission.update("r", None, None, given)
+
+        assert (raised.value.code, bool(raised.value.hint)) == (code, True)
+        assert self.changed == []
 
     def test_one_that_is_complete_heeds_nothing_any_more(self) -> None:
         self.found["state"] = "COMPLETE"

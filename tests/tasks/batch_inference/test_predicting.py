@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
+from infra.errors import RunFailedError
 from tasks.batch_inference import predicting
 from tasks.batch_inference.failure_reasons import FailureReason
-from tasks.batch_inference.predicting import Progress, ProgressRecorder
+from tasks.batch_inference.part_results import PartFiles, PartWriter
+from tasks.batch_inference.planning import Plan, PlannedFile
+from tasks.batch_inference.predicting import Folders, Progress, ProgressRecorder
 from tasks.batch_inference.shard import ShardStatus
+from tasks.batch_inference.splitting import FilePart
 
 
 def test_progress_is_told_and_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,6 +50,29 @@ def test_progress_is_told_and_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
         "records_per_second": [0, 100, 175],
     }  # fmt: skip
     assert reasons == [[late, wrong]]  # once, as they did not change
+
+
+def test_what_earlier_attempts_have_done_counts_its_whole_parts(tmp_path: Path) -> None:
+    plan = Plan([PlannedFile("a", 9, 0, 0, [FilePart(0, 1, 0, 3)] * 3)])
+    folders = Folders(tmp_path)
+    folders.parts.mkdir()
+    for number, failed in ((0, 1), (2, 2)):
+        with PartWriter(PartFiles(folders.parts, number)) as writer:
+            writer.write([0], None, {"y": np.array([1])})
+            for row in range(failed):
+                writer.fail(row, None, "late")
+            writer.commit({})
+    PartWriter(PartFiles(folders.parts, 1)).fail(0, None, "was cut off")
+
+    done = predicting.done(plan, folders)
+
+    assert done == ShardStatus(2, 3, 5, reasons=[FailureReason("late", 3, 0, 0)])
+    predicting.check_failed([done], 3, "the log")
+    told = r"3 records failed, more than max_failed \(2\), 3 of them with: late"
+    with pytest.raises(RunFailedError, match=told) as caught:
+        predicting.check_failed([done], 2, "the log")
+    assert caught.value.code == "TooManyRecordsFailed"
+    assert "modelyard runs update RUN -p max_failed=N" in str(caught.value.hint)
 
 
 def test_failed_records_count_for_the_whole_run() -> None:

@@ -146,6 +146,19 @@ def test_a_pod_that_fails_by_its_own_words_is_not_started_again(tmp_path: Path, 
     assert backend.started == 2
 
 
+@pytest.mark.integration
+def test_a_pod_of_which_too_many_records_fail_is_not_started_again(
+    tmp_path: Path, made: Any
+) -> None:
+    backend = LocalPods(tmp_path / "model", random.Random(), most_kills=0)
+
+    with pytest.raises(RunFailedError, match=r"1 records failed, more than max_failed") as raised:
+        _pods(tmp_path, made, backend, max_failed=0).run(lambda: False, lambda: None)
+
+    assert raised.value.code == "TooManyRecordsFailed"
+    assert backend.started == 2
+
+
 def test_a_pod_that_is_lost_at_one_part_ends_the_run(tmp_path: Path, made: Any) -> None:
     class Lost(LocalPods):
         def run(self, workload: Workload, log: Log, cancelled: threading.Event) -> ExitStatus:
