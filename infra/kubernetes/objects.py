@@ -114,6 +114,19 @@ def containers_of(pod: Object) -> Iterator[Object]:
         yield from status_of(pod).get(key) or ()
 
 
+def container_status(pod: Object, name: str) -> Object:
+    """Status of the pod's container of a name; empty if unknown."""
+    return next((one for one in containers_of(pod) if one.get("name") == name), {})
+
+
+def sidecars_of(pod: Object) -> frozenset[str]:
+    """Names of the pod's sidecars, which are init containers that are restarted."""
+    starting = (pod.get("spec") or {}).get("initContainers") or ()
+    return frozenset(
+        str(one.get("name", "")) for one in starting if one.get("restartPolicy") == "Always"
+    )
+
+
 def label(thing: Object, name: str) -> str:
     """Value of an object's label; empty if it has no such label."""
     return str((metadata_of(thing).get("labels") or {}).get(name, ""))

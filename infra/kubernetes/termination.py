@@ -217,8 +217,11 @@ _LASTING = re.compile(r"not found|no such file|permission denied|exec format", r
 
 
 def _contained(pod: Object, ran: bool) -> Diagnosis | None:
-    """Diagnose the first container that failed."""
+    """Diagnose the first container that failed, whose end a sidecar's never is."""
+    sidecars = objects.sidecars_of(pod)
     for container in objects.containers_of(pod):
+        if container.get("name") in sidecars:
+            continue
         over = (container.get("state") or {}).get("terminated") or {}
         code = int(over.get("exitCode") or 0)
         reason = str(over.get("reason"))

@@ -43,6 +43,40 @@ class ResourceRequest:
 
 
 @dataclass(frozen=True)
+class Sidecar:
+    """A container beside a workload's own, from before that begins until it has ended.
+
+    Both have the loopback interface and a folder in common; it sees nothing else of the workload,
+    and has none of the platform's credentials. It is started again if it ends. What it prints,
+    and how it ended, is in the workload's log, each line after its name.
+
+    Attributes:
+        name: Its name: lower-case letters, digits and ``-``.
+        image: The container's image.
+        command: Its command.
+        folder: The common folder, to which both may write: an absolute path, at which both see it
+            and which is not below the workload's own. It is gone with the workload.
+        environment: Its variables.
+        resources: Its compute resources, beside those of the workload.
+        shared_memory: Bytes of its ``/dev/shm``, which count as memory once they are used; 0 for
+            the default of containers.
+    """
+
+    name: str
+    image: str
+    command: tuple[str, ...]
+    folder: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    resources: ResourceRequest = field(default_factory=ResourceRequest)
+    shared_memory: int = 0
+
+    @property
+    def prefix(self) -> str:
+        """What its lines in the workload's log begin with."""
+        return f"{self.name}: "
+
+
+@dataclass(frozen=True)
 class Workload:
     """Specification of one container, or of the process in its place.
 
@@ -70,6 +104,7 @@ class Workload:
         is_platform: Whether it is Modelyard's own program, in an image of Modelyard's: it has the
             platform's settings and its credentials of the storage, which it must not hand on to
             what it starts. Likewise.
+        sidecar: A container beside it; None for none. Likewise.
     """
 
     name: str
@@ -89,6 +124,7 @@ class Workload:
     python: EnvironmentSpec | None = None
     ports: tuple[int, ...] = ()
     is_platform: bool = False
+    sidecar: Sidecar | None = None
 
 
 class Backend(ABC):

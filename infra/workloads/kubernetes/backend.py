@@ -116,7 +116,9 @@ class KubernetesBackend(Backend):
                 code="ImageNotRunnable",
             )  # fmt: skip
         if workload.resources.accelerators:
-            job_manifest.device(workload)
+            job_manifest.device(workload.resources, workload.name)
+        if workload.sidecar and workload.sidecar.resources.accelerators:
+            job_manifest.device(workload.sidecar.resources, workload.sidecar.name)
         self._pool.check(workload)
         for one in workload.kubernetes.get("env", ()):
             path = one["valueFrom"].get("fieldRef", {}).get("fieldPath")

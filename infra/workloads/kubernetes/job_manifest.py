@@ -4,13 +4,16 @@ Its pod has three containers, one after the other. ``stage-in`` fetches inputs, 
 the workload's own image with nothing of ours in it, and ``stage-out`` sends outputs. The first two
 are init containers: one that fails ends the pod, with its exit status. Only those that stage have
 credentials of the storage, and a component that is a program of Modelyard's.
+
+A workload's sidecar is an init container that is restarted ("sidecar containers" in Kubernetes'
+documentation): it is started before the component, and ended after the pod's last container.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from infra.errors import BadInputError
@@ -21,7 +24,7 @@ from infra.kubernetes.cluster import ClusterConfig
 from infra.kubernetes.pods import Plain
 from infra.kubernetes.quantities import GIB
 from infra.storage.nas import parse as parse_nas
-from infra.workloads.base import Workload
+from infra.workloads.base import ResourceRequest, Sidecar, Workload
 from infra.workloads.kubernetes.stage import VOLUME
 from infra.workloads.kubernetes.staging_plan import StagingPlan
 
@@ -157,6 +160,9 @@ def _pod(
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     component = _component(workload, cluster, plan, dict(zip(ids, nas, strict=True)), instances)
+    sidecar = workload.sidecar
+    beside = [_sidecar(sidecar, cluster, plan)] if sidecar else []
+    shared = pods.shared_memory(sidecar.shared_memory) if sidecar else []
     shape = instances.shape
     spec: Plain = {
         **pods.pod(cluster, security=security),
@@ -165,13 +171,17 @@ def _pod(
             {**(shape.node_selector if shape else {}), **asked.get("nodeSelector", {})},
             [*(shape.tolerations if shape else ()), *asked.get("tolerations", ())],
         ),
-        "initContainers": [_stage(STAGE_IN, "in", workload, cluster, ids, base), component],
+        "initContainers": [
+            _stage(STAGE_IN, "in", workload, cluster, ids, base),
+            *beside,
+            component,
+        ],
         "containers": [_stage(STAGE_OUT, "out", workload, cluster, ids, base)],
-        "volumes": [*(one.volume for one in nas), *asked.get("volumes", ())],
+        "volumes": [*(one.volume for one in (*nas, *shared)), *asked.get("volumes", ())],
     }
     if cluster.priority_class:
         spec["priorityClassName"] = cluster.priority_class
-    if workload.resources.accelerators and cluster.gpu_runtime_class:
+    if _accelerators(workload) and cluster.gpu_runtime_class:
         spec["runtimeClassName"] = cluster.gpu_runtime_class
     pull = dict.fromkeys(
         (*(one["name"] for one in asked.get("imagePullSecrets", ())), *cluster.image_pull_secrets)
@@ -227,6 +237,32 @@ def _component(
     return found
 
 
+def _sidecar(sidecar: Sidecar, cluster: ClusterConfig, plan: StagingPlan) -> Plain:
+    folder = str(sidecar.folder)
+    asked = sidecar.resources
+    place = plan.place(folder, Path())
+    return {
+        "name": sidecar.name,
+        "image": sidecar.image,
+        "restartPolicy": "Always",
+        "command": pods.escape_command(sidecar.command),
+        "workingDir": folder,
+        "env": pods.merged_env(
+            _home({}, cluster), (pods.env_value(*one) for one in sidecar.environment.items())
+        ),
+        "resources": pods.resources(
+            cpu=asked.cpu, memory=asked.memory, devices=_devices(asked, sidecar.name),
+            cpu_request=asked.cpu_request or (0 if asked.cpu else _LEAST_CPU),
+            memory_request=asked.memory_request or (0 if asked.memory else _LEAST_MEMORY),
+        ),
+        "securityContext": _security({}, cluster),
+        "volumeMounts": [
+            {"name": _STAGE, "mountPath": folder, "subPath": str(place)},
+            *(one.mount for one in pods.shared_memory(sidecar.shared_memory)),
+        ],
+    }  # fmt: skip
+
+
 def _platform_env(cluster: ClusterConfig, ids: Iterable[str]) -> list[Plain]:
     """Variables of Modelyard's own programs, beside those of ``envFrom``."""
     return [
@@ -275,14 +311,22 @@ def _security(asked: Mapping[str, Any], cluster: ClusterConfig) -> Plain:
 def requests(workload: Workload) -> tuple[float, float, int]:
     """Return the cores, the bytes of memory and the accelerators that a workload's pod reserves.
 
-    Containers of the pod run one after the other: it reserves the largest request.
+    Containers of the pod run one after the other: it reserves the largest request, and what its
+    sidecar requests.
     """
     asked = workload.resources
-    return (
-        max(asked.cpu_request or asked.cpu or _LEAST_CPU, _STAGE_CPU),
-        max(asked.memory_request or asked.memory or _LEAST_MEMORY, _STAGE_MEMORY),
-        asked.accelerators,
-    )
+    cpu = max(asked.cpu_request or asked.cpu or _LEAST_CPU, _STAGE_CPU)
+    memory = max(asked.memory_request or asked.memory or _LEAST_MEMORY, _STAGE_MEMORY)
+    if workload.sidecar:
+        beside = workload.sidecar.resources
+        cpu += beside.cpu_request or beside.cpu or _LEAST_CPU
+        memory += beside.memory_request or beside.memory or _LEAST_MEMORY
+    return cpu, memory, _accelerators(workload)
+
+
+def _accelerators(workload: Workload) -> int:
+    beside = workload.sidecar.resources.accelerators if workload.sidecar else 0
+    return workload.resources.accelerators + beside
 
 
 def _resources(workload: Workload, cluster: ClusterConfig, instances: InstanceSpec) -> Plain:
@@ -295,7 +339,7 @@ def _resources(workload: Workload, cluster: ClusterConfig, instances: InstanceSp
     found = pods.resources(
         cpu=asked.cpu,
         memory=asked.memory,
-        devices={device(workload): asked.accelerators} if asked.accelerators else None,
+        devices=_devices(asked, workload.name),
         disk=disk if instances.boot_storage_gib else 0,
         disk_request=disk,
         cpu_request=asked.cpu_request or (0 if asked.cpu else _LEAST_CPU),
@@ -305,20 +349,23 @@ def _resources(workload: Workload, cluster: ClusterConfig, instances: InstanceSp
     return {**found, "claims": claims} if claims else found
 
 
-def device(workload: Workload) -> str:
-    """A cluster's name for the accelerators that a workload asks for.
+def _devices(asked: ResourceRequest, name: str) -> dict[str, int]:
+    return {device(asked, name): asked.accelerators} if asked.accelerators else {}
+
+
+def device(asked: ResourceRequest, name: str) -> str:
+    """A cluster's name for the accelerators that the container ``name`` asks for.
 
     Raises:
         BadInputError: With the code ``ResourcesUnavailable``, if no cluster has such.
     """
-    kind = workload.resources.accelerator
+    kind = asked.accelerator
     if "/" in kind:
         return kind
     if "nvidia" in kind.lower():
         return _NVIDIA
     raise BadInputError(
-        f"{workload.name} asks for {workload.resources.accelerators} of {kind}, which is no "
-        "device of a cluster.",
+        f"{name} asks for {asked.accelerators} of {kind}, which is no device of a cluster.",
         "Name it as the nodes do, such as nvidia.com/gpu.",
         code="ResourcesUnavailable",
     )

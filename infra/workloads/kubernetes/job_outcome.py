@@ -12,7 +12,7 @@ from infra.errors import BadInputError, ModelyardError, StackError
 from infra.kubernetes import diagnosis, objects, termination
 from infra.kubernetes.diagnosis import Diagnosis
 from infra.workloads import exit_status as statuses
-from infra.workloads.base import Workload
+from infra.workloads.base import Sidecar, Workload
 from infra.workloads.exit_status import ExitStatus
 from infra.workloads.kubernetes.job_cache import ObservedJob
 from infra.workloads.kubernetes.job_manifest import COMPONENT, STAGE_IN, STAGE_OUT
@@ -21,6 +21,8 @@ from infra.workloads.kubernetes.stage import UNREADABLE
 _NO_PROGRAM = re.compile(
     r"not found|no such file|permission denied|is a directory|not executable", re.IGNORECASE
 )
+# Reasons of the kubelet for a container that did not begin.
+_UNSTARTED = frozenset({"StartError", "ContainerCannotRun"})
 _STAGES = {STAGE_IN: "brought", STAGE_OUT: "sent"}
 # What kept a component from running at all; everything else is how it ended.
 _NEVER_RAN = {
@@ -31,11 +33,8 @@ _NEVER_RAN = {
 
 def state_of(pod: Mapping[str, Any], container: str) -> Mapping[str, Any]:
     """A container's state: ``waiting``, ``running`` or ``terminated``; empty if unknown."""
-    for one in objects.containers_of(pod):
-        if one.get("name") == container:
-            found: Mapping[str, Any] = one.get("state") or {}
-            return found
-    return {}
+    found: Mapping[str, Any] = objects.container_status(pod, container).get("state") or {}
+    return found
 
 
 def exit_status(pod: Mapping[str, Any]) -> int | None:
@@ -71,12 +70,15 @@ def decide(
         said: Reads the last lines of a pod's container.
 
     Raises:
-        BadInputError: ``ProgramMissing``, if its image does not have its program.
+        BadInputError: ``ProgramMissing``, if its image, or its sidecar's, does not have its
+            program.
         StackError: ``StagingFailed``, if its files could not be carried.
         ModelyardError: If it never ran, with the category of the diagnosis as its code.
     """
     if seen.pods and objects.status_of(seen.pods[-1]).get("phase") == "Succeeded":
         return ExitStatus(0)
+    if seen.pods and workload.sidecar:
+        _check_sidecar(workload.sidecar, seen.pods[-1])
     found = termination.diagnose_termination(seen.job, seen.pods, events, now=now)
     if found is None and seen.job is None and not seen.pods:
         found = diagnosis.diagnose(diagnosis.GONE, "Its Job was deleted")
@@ -90,7 +92,7 @@ def decide(
     if found.category == diagnosis.SCRIPT_FAILED and code:
         return ExitStatus(code, statuses.reason(code, tail))
     if found.category == diagnosis.START_FAILED and _NO_PROGRAM.search(found.message):
-        raise _no_program(workload)
+        raise _no_program(workload.name, workload.image, workload.command)
     if found.category in _NEVER_RAN:
         raise never_ran(workload, found)
     return ExitStatus(_bad(code), f"{found.category}: {found.message} {found.hint}".strip())
@@ -129,10 +131,31 @@ def never_ran(workload: Workload, found: Diagnosis) -> ModelyardError:
     return kind(f"{workload.name}: {found.message}", found.hint, code=found.category)
 
 
-def _no_program(workload: Workload) -> BadInputError:
-    program = next(iter(workload.command), "its own program")
+def _check_sidecar(sidecar: Sidecar, pod: Mapping[str, Any]) -> None:
+    """Give up a sidecar that cannot be started, which Kubernetes would try for ever.
+
+    Raises:
+        BadInputError: ``ProgramMissing``, if its image does not have its program.
+        StackError: ``StartFailed``, if there is another reason.
+    """
+    status = objects.container_status(pod, sidecar.name)
+    for state in (status.get("state") or {}, status.get("lastState") or {}):
+        over = state.get("terminated") or {}
+        if over.get("reason") not in _UNSTARTED:
+            continue
+        message = str(over.get("message") or "")
+        if _NO_PROGRAM.search(message):
+            raise _no_program(sidecar.name, sidecar.image, sidecar.command)
+        found = diagnosis.diagnose(
+            diagnosis.START_FAILED, f"Its container {sidecar.name} could not be started: {message}"
+        )
+        raise StackError(found.message, found.hint, code=found.category)
+
+
+def _no_program(name: str, image: str, command: Sequence[str]) -> BadInputError:
+    program = next(iter(command), "its own program")
     return BadInputError(
-        f"The image {workload.image} of {workload.name} has no program {program!r}.",
+        f"The image {image} of {name} has no program {program!r}.",
         "Fix the component's command, or its image.",
         code="ProgramMissing",
     )

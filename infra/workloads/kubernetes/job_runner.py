@@ -21,6 +21,7 @@ from infra.workloads.kubernetes import job_outcome
 from infra.workloads.kubernetes.job_cache import JobCache, ObservedJob
 from infra.workloads.kubernetes.job_manifest import COMPONENT, TOKEN
 from infra.workloads.kubernetes.log_follower import LogFollower
+from infra.workloads.kubernetes.sidecar_follower import SidecarFollower
 
 T = TypeVar("T")
 
@@ -74,6 +75,7 @@ class JobRunner:
         # Hides secrets in a line of output.
         self.redact: Callable[[str], str] = str
         self._lines: LogFollower | None = None
+        self._sidecar: SidecarFollower | None = None
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self._waited = ""
         self._progress: tuple[object, float] = (None, 0.0)
@@ -111,6 +113,10 @@ class JobRunner:
         """
         begun = time.monotonic()
         deadline = None
+        if workload.sidecar:
+            self._sidecar = SidecarFollower(
+                self._api, workload.sidecar, lambda line: self._log(self.redact(line))
+            )
         while True:
             if self._cancelled.is_set():
                 return exit_status.stopped(self._end(name))
@@ -119,6 +125,8 @@ class JobRunner:
                 return exit_status.timed_out(self._end(name), workload.seconds)
             seen = self.retry_transient(partial(self._cache.of, name, after=begun))
             state = job_outcome.state_of(seen.pods[-1], COMPONENT) if seen.pods else {}
+            if self._sidecar and seen.pods:
+                self._sidecar.observe(seen.pods[-1])
             if self._lines is None and (state.keys() & {"running", "terminated"}):
                 self._lines = LogFollower(
                     self._api, objects.name_of(seen.pods[-1]), COMPONENT, self._on_line
@@ -139,11 +147,17 @@ class JobRunner:
 
     def _judged(self, workload: Workload, seen: ObservedJob) -> ExitStatus | None:
         over = not seen.pods or any(map(objects.is_ended, seen.pods))
-        if over and self._lines is not None:
-            self._lines.end()
+        if over:
+            self._end_logs()
         events = self._events_of(seen) if over or self._lines is None else []
         now = datetime.now(UTC)
         return job_outcome.decide(workload, seen, events, now, [*self._tail], self._said)
+
+    def _end_logs(self) -> None:
+        """Read the rest of what the workload has printed."""
+        for one in (self._lines, self._sidecar):
+            if one is not None:
+                one.end()
 
     def _said(self, pod: str, container: str) -> str:
         return self.retry_transient(partial(self._api.log, pod, container, lines=_TAIL)) or ""
@@ -196,8 +210,7 @@ class JobRunner:
         """End a component that still runs, and log what it prints until then; its exit code."""
         seen = self.retry_transient(partial(self._cache.of, name))
         self.remove(name)
-        if self._lines is not None:
-            self._lines.end()
+        self._end_logs()
         return job_outcome.exit_status(seen.pods[-1]) if seen.pods else None
 
     def remove(self, name: str) -> None:

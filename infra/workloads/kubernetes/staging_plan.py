@@ -72,7 +72,12 @@ def plan(workload: Workload, uploaded: Mapping[Path, str], base: str) -> Staging
     """
     folders = list(
         dict.fromkeys(
-            [workload.folder, *(path.parent for path in workload.outputs), *workload.sent]
+            [
+                workload.folder,
+                *(path.parent for path in workload.outputs),
+                *workload.sent,
+                *([workload.sidecar.folder] if workload.sidecar else []),
+            ]
         )
     )
     fetched = {**uploaded, **workload.fetched}

@@ -13,7 +13,7 @@ import yaml
 
 from infra.instance_types import InstanceType
 from infra.kubernetes.cluster import ClusterConfig, NasVolume, SecretKey
-from infra.workloads.base import ResourceRequest, Workload
+from infra.workloads.base import ResourceRequest, Sidecar, Workload
 from infra.workloads.kubernetes import job_manifest
 from infra.workloads.kubernetes.job_manifest import ANY_NODE, InstanceSpec, JobIdentity
 from infra.workloads.kubernetes.staging_plan import plan
@@ -124,6 +124,18 @@ INSTANCES = InstanceSpec(
     count=2, boot_storage_gib=20, data_storage_gib=100,
 )  # fmt: skip
 
+SIDECAR = Sidecar(
+    name="server",
+    image="registry.example/server:1",
+    command=("sh", "-c", "exec serve $PORT"),
+    folder=Path("/modelyard/server"),
+    environment={"PORT": "8000"},
+    resources=ResourceRequest(
+        cpu=2.5, memory=12 * 2**30, accelerator="nvidia.com/gpu", accelerators=1
+    ),
+    shared_memory=2**30,
+)
+
 CASES: dict[str, Any] = {
     "plain": built(job()),
     "owned": built(job(), owner=OWNER),
@@ -153,6 +165,10 @@ CASES: dict[str, Any] = {
         job(), CLUSTER.model_copy(update={"storage_class": "fast"}), instances=INSTANCES
     ),
     "nas": built(job(folders={"/mnt/ours": "nas://team:/a/b"}), _NAS, "nas://own:/staging/x"),
+    "sidecar": built(
+        job(sidecar=SIDECAR, resources=ResourceRequest(cpu=0.5, memory=2**30)),
+        _DRESSED.model_copy(update={"gpu_runtime_class": "nvidia"}), instances=INSTANCES,
+    ),
     "non-root": built(
         job(kubernetes=settings({"securityContext": {"runAsNonRoot": True}}), command=())
     ),

@@ -11,7 +11,7 @@ import pytest
 
 from infra.errors import BadInputError, ModelyardError
 from infra.instance_types import InstanceType
-from infra.workloads.base import Backend, ResourceRequest, Workload
+from infra.workloads.base import Backend, ResourceRequest, Sidecar, Workload
 from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.kubernetes.job_manifest import InstanceSpec
 from tests.cluster.faults import Fault
@@ -128,6 +128,67 @@ class TestKubernetesBackend(BackendContract):
 
         claims.delete("shared")
         eventually(lambda: not running.objects("PersistentVolumeClaim"), "the claim is gone")
+
+    def test_a_sidecar_serves_the_component_while_it_runs(
+        self, backend: Backend, tmp_path: Path
+    ) -> None:
+        folder = Path("/modelyard/server")
+        serve = 'until [ -e "$0/asked" ]; do sleep 0.05; done; echo served; ' + (
+            'echo "$WORD" > "$0/said"; sleep 600'
+        )
+        ask = f"touch {folder}/asked; until [ -s {folder}/said ]; do sleep 0.05; done; "
+        job = shell(
+            tmp_path / "job", f"{ask} cat {folder}/said",
+            sidecar=Sidecar(
+                "server", "alpine:3", ("sh", "-c", serve, str(folder)), folder, {"WORD": "hi"}
+            ),
+        )  # fmt: skip
+        ended, lines = run(backend, job)
+
+        assert ended == ExitStatus(0)
+        assert sorted(lines) == ["hi", "server: served"]
+        assert not list((tmp_path / "job").iterdir())
+
+    def test_a_sidecar_that_ends_is_started_again_and_the_log_says_how_it_ended(
+        self, backend: Backend, tmp_path: Path
+    ) -> None:
+        folder = Path("/modelyard/server")
+        serve = (
+            'until [ -e "$0/asked" ]; do sleep 0.05; done; echo x >> "$0/starts"; echo last words;'
+            ' [ $(wc -l < "$0/starts") = 1 ] && exit 7;'
+        )
+        wait = (
+            f"sleep 0.5; touch {folder}/asked;"
+            f' until [ "$(cat {folder}/starts 2>/dev/null | wc -l)" = 2 ]; do sleep 0.05; done;'
+            " sleep 0.5; exit 3"
+        )
+        job = shell(
+            tmp_path / "job", wait,
+            sidecar=Sidecar(
+                "server", "alpine:3", ("sh", "-c", f"{serve} sleep 600", str(folder)), folder
+            ),
+        )  # fmt: skip
+        ended, lines = run(backend, job)
+
+        assert ended == ExitStatus(3, "It ended with exit status 3.")
+        assert lines.count("server: last words") == 2
+        assert "server: It ended with exit status 7. It is started again." in lines
+
+    def test_a_sidecar_without_its_program_is_given_up(
+        self, backend: Backend, tmp_path: Path
+    ) -> None:
+        sidecar = Sidecar("server", "alpine:3", ("no-such-program",), Path("/modelyard/server"))
+        with pytest.raises(BadInputError, match="of server has no program 'no-such") as caught:
+            run(backend, shell(tmp_path / "job", "sleep 600", sidecar=sidecar))
+        assert caught.value.code == "ProgramMissing"
+
+    def test_a_sidecar_whose_devices_no_cluster_has(
+        self, backend: Backend, tmp_path: Path
+    ) -> None:
+        asked = ResourceRequest(accelerator="TPU_V3", accelerators=1)
+        sidecar = Sidecar("server", "alpine:3", ("sh",), Path("/x"), resources=asked)
+        with pytest.raises(BadInputError, match="server asks for 1 of TPU_V3"):
+            backend.check(shell(tmp_path / "job", "true", sidecar=sidecar))
 
     def test_what_no_node_has_is_given_up_with_the_reason(
         self, backend: Backend, tmp_path: Path

@@ -9,7 +9,8 @@ import pytest
 from infra.errors import BadInputError
 from infra.kubernetes.api_errors import ClusterError
 from infra.kubernetes.cluster import ClusterConfig, NasVolume, SecretKey
-from infra.workloads.base import ResourceRequest
+from infra.workloads.base import ResourceRequest, Sidecar
+from infra.workloads.kubernetes import job_manifest
 from infra.workloads.kubernetes.job_manifest import COMPONENT, STAGE_IN, STAGE_OUT
 from tests.cluster import pod_security
 from tests.infra.workloads.kubernetes.shapes import (
@@ -17,6 +18,7 @@ from tests.infra.workloads.kubernetes.shapes import (
     CASES,
     GOLDEN,
     ROOT,
+    SIDECAR,
     built,
     job,
     settings,
@@ -64,7 +66,7 @@ def test_no_pod_gets_more_rights_than_it_needs(case: str) -> None:
 def test_a_component_has_nothing_of_ours(case: str) -> None:
     containers = _containers(CASES[case])
 
-    assert list(containers) == [STAGE_IN, COMPONENT, STAGE_OUT]
+    assert [name for name in containers if name != "server"] == [STAGE_IN, COMPONENT, STAGE_OUT]
     component = containers[COMPONENT]
     assert "envFrom" not in component
     assert not [one for one in component["env"] if one["name"].startswith("MODELYARD")]
@@ -192,6 +194,51 @@ def test_components_with_gpus_have_their_runtime_class(gpus: int, runtime: str |
     )
 
     assert _pod(made).get("runtimeClassName") == runtime
+
+
+def test_a_sidecar_runs_beside_the_component_with_its_own_resources() -> None:
+    pod, containers = _pod(CASES["sidecar"]), _containers(CASES["sidecar"])
+    server, component = containers["server"], containers[COMPONENT]
+
+    assert list(containers) == [STAGE_IN, "server", COMPONENT, STAGE_OUT]
+    assert server["restartPolicy"] == "Always"
+    assert server["resources"]["limits"] == {"cpu": "2500m", "memory": "12Gi",
+                                             "nvidia.com/gpu": "1"}  # fmt: skip
+    assert "nvidia.com/gpu" not in component["resources"]["limits"]
+    assert pod["runtimeClassName"] == "nvidia"
+    assert server["command"][-1] == "exec serve $$PORT"
+
+
+def test_a_sidecar_sees_the_common_folder_and_no_credentials() -> None:
+    containers = _containers(CASES["sidecar"])
+    server, component = containers["server"], containers[COMPONENT]
+
+    (shared, shm) = server["volumeMounts"]
+    assert shared["mountPath"] == "/modelyard/server"
+    assert shared in component["volumeMounts"]
+    assert "readOnly" not in shared
+    assert shm == {"name": "shm", "mountPath": "/dev/shm"}
+    assert shm["name"] not in [one["name"] for one in component["volumeMounts"]]
+    assert "envFrom" not in server
+    assert server["env"] == [{"name": "PORT", "value": "8000"}]
+
+
+def test_a_pod_reserves_what_its_sidecar_requests_beside_its_largest_container() -> None:
+    reserved = job_manifest.requests(
+        job(sidecar=SIDECAR, resources=ResourceRequest(cpu=0.5, memory=2**29))
+    )
+
+    assert reserved == (3.0, 13 * 2**30, 1)
+    assert job_manifest.requests(job(sidecar=Sidecar("s", "i", (), Path("/x")))) == (
+        0.2, 2**30 + 2**28, 0,
+    )  # fmt: skip
+
+
+def test_a_sidecar_may_run_where_nobody_is_root() -> None:
+    made = built(job(sidecar=SIDECAR), RESTRICTED)
+
+    assert pod_security.violations("restricted", _pod(made)) == []
+    assert {"name": "HOME", "value": "/tmp"} in _containers(made)["server"]["env"]
 
 
 def test_a_device_that_no_node_has() -> None:

@@ -9,7 +9,7 @@ from infra.errors import BadInputError, ModelyardError
 from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.kubernetes import job_outcome
 from infra.workloads.kubernetes.job_cache import ObservedJob
-from tests.infra.workloads.kubernetes.shapes import job
+from tests.infra.workloads.kubernetes.shapes import SIDECAR, job
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _JOB = {"metadata": {"name": "my-job"}, "spec": {}, "status": {}}
@@ -45,6 +45,53 @@ def _pod(
 def _judged(pod: dict[str, Any] | None, job_there: bool = True) -> ExitStatus | None:
     seen = ObservedJob(_JOB if job_there else None, (pod,) if pod else ())
     return job_outcome.decide(job(), seen, [], _NOW, ["last words"], lambda *_: _SAID)
+
+
+_SIDECAR = {"initContainers": [{"name": "server", "restartPolicy": "Always"}]}
+
+
+def _beside(pod: dict[str, Any], **server: Any) -> dict[str, Any]:
+    """A pod with a sidecar that is like this."""
+    pod["spec"] |= _SIDECAR
+    pod["status"]["initContainerStatuses"].insert(1, {"name": "server", **server})
+    return pod
+
+
+def _judged_beside(pod: dict[str, Any]) -> ExitStatus | None:
+    seen = ObservedJob(_JOB, (pod,))
+    workload = job(sidecar=SIDECAR)
+    return job_outcome.decide(workload, seen, [], _NOW, ["last words"], lambda *_: _SAID)
+
+
+def test_what_ends_a_sidecar_is_not_how_the_component_ended() -> None:
+    ended = {"state": _over(137), "restartCount": 0}
+    failed = _judged_beside(_beside(_pod(component=_over(3)), **ended))
+
+    assert failed == ExitStatus(3, "It ended with exit status 3: last words")
+    well = _pod("Succeeded", component=_WELL, stage_out=_WELL)
+    assert _judged_beside(_beside(well, **ended)) == ExitStatus(0)
+
+
+def test_a_sidecar_that_is_started_again_ends_nothing() -> None:
+    state = {"waiting": {"reason": "CrashLoopBackOff"}}
+    pod = _pod("Running", component={"running": {}})
+
+    assert _judged_beside(_beside(pod, state=state, lastState=_over(1))) is None
+
+
+@pytest.mark.parametrize("where", ["state", "lastState"])
+@pytest.mark.parametrize(
+    ("message", "code", "said"),
+    [
+        ('exec: "sh": executable file not found in $PATH', "ProgramMissing", "has no program"),
+        ("no such device", "StartFailed", "server could not be started: no such device"),
+    ],
+)
+def test_a_sidecar_that_cannot_be_started(where: str, message: str, code: str, said: str) -> None:
+    pod = _beside(_pod("Pending"), **{where: _over(128, "StartError", message)})
+    with pytest.raises(ModelyardError, match=said) as caught:
+        _judged_beside(pod)
+    assert caught.value.code == code
 
 
 def test_it_ends_well_when_all_is_sent() -> None:
