@@ -22,8 +22,31 @@ class ModelError(Exception):
     """A model that cannot be loaded, or rows that it cannot take; the message is for people."""
 
 
+class ModelOutputError(ModelError):
+    """Outputs of a model that are none; its rows are not to blame."""
+
+
 class Model(ABC):
-    """A loaded model."""
+    """A loaded model.
+
+    Attributes:
+        is_users_code: Whether it brings code of its own, which takes any tensors.
+    """
+
+    is_users_code = False
+
+    @property
+    def platform(self) -> str:
+        """What it is of, such as ``sklearn``."""
+        return ""
+
+    @property
+    def inputs(self) -> Sequence[tuple[str, str, tuple[int, ...]]]:
+        """Name, datatype and shape of its tensors, as in the Open Inference Protocol.
+
+        -1 is a dimension of any length; none where they are not known.
+        """
+        return ()
 
     @abstractmethod
     def infer(self, inputs: Columns) -> Columns:
@@ -117,25 +140,27 @@ def outputs(found: Any) -> Columns:
     """What a model returned as columns: an array, a list, a data frame, or a mapping of these.
 
     Raises:
-        ModelError: If it returned nothing.
+        ModelOutputError: If it returned nothing.
     """
     if hasattr(found, "columns") and hasattr(found, "to_numpy"):
         found = {str(name): found[name] for name in found.columns}
     if found is None:
-        raise ModelError("The model returned nothing.")
+        raise ModelOutputError("The model returned nothing.")
     if not isinstance(found, Mapping):
         found = {PREDICTION: found}
     columns = {str(name): _named_array(str(name), value) for name, value in found.items()}
     if not columns:
-        raise ModelError("The model returned nothing.")
+        raise ModelOutputError("The model returned nothing.")
     return columns if len(columns) > 1 else {PREDICTION: next(iter(columns.values()))}
 
 
 def _named_array(name: str, value: Any) -> Array:
     try:
         return as_array(value)
-    except ModelError as error:
-        raise ModelError(f"The model returned what cannot be stored: {name}: {error}.") from error
+    except ModelOutputError as error:
+        raise ModelOutputError(
+            f"The model returned what cannot be stored: {name}: {error}."
+        ) from error
 
 
 def as_array(value: Any) -> Array:
@@ -145,7 +170,7 @@ def as_array(value: Any) -> Array:
     8601, and what is masked or missing is NaN or None.
 
     Raises:
-        ModelError: If it has values that JSON does not have.
+        ModelOutputError: If it has values that JSON does not have.
     """
     value = _array_of(value)
     if isinstance(value, np.ma.MaskedArray):
@@ -161,7 +186,7 @@ def as_array(value: Any) -> Array:
         texts[np.isnat(value)] = None
         return objects(texts.tolist())
     if kind in "cmV":
-        raise ModelError(f"{value.dtype} has no JSON")
+        raise ModelOutputError(f"{value.dtype} has no JSON")
     return value if kind == "O" else objects(value.tolist())
 
 

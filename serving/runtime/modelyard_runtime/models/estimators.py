@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from modelyard_runtime.frames import Array, Columns
 from modelyard_runtime.models.base import (
+    INPUT,
     PREDICTION,
     PROBABILITIES,
     Model,
@@ -29,6 +30,16 @@ class Estimator(Model):
         self._estimator = estimator
         self._names = [str(name) for name in getattr(estimator, "feature_names_in_", ())]
         self._width = int(getattr(estimator, "n_features_in_", 0))
+
+    @property
+    def platform(self) -> str:
+        """The package that the estimator is of."""
+        return type(self._estimator).__module__.partition(".")[0]
+
+    @property
+    def inputs(self) -> Sequence[tuple[str, str, tuple[int, ...]]]:
+        """One tensor of features; unknown where they have names, and may be texts."""
+        return [(INPUT, "FP64", (-1, self._width))] if self._width and not self._names else []
 
     def infer(self, inputs: Columns) -> Columns:
         """``prediction``, and ``probabilities`` in the order of the estimator's ``classes_``."""

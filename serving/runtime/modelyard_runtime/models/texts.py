@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from modelyard_runtime.frames import Columns, objects
-from modelyard_runtime.models.base import PREDICTION, Model, ModelError
+from modelyard_runtime.models.base import INPUT, PREDICTION, Model, ModelError
 
 _AT_ONCE = 32
 
@@ -23,6 +24,16 @@ class TextPipeline(Model):
         can_pad = getattr(pipeline.tokenizer, "pad_token", None) is not None
         is_batched = can_pad and hasattr(pipeline, "_batch_size")
         self._options = {"batch_size": _AT_ONCE} if is_batched else {}
+
+    @property
+    def platform(self) -> str:
+        """The library."""
+        return "transformers"
+
+    @property
+    def inputs(self) -> Sequence[tuple[str, str, tuple[int, ...]]]:
+        """One text for each row."""
+        return [(INPUT, "BYTES", (-1,))]
 
     def infer(self, inputs: Columns) -> Columns:
         """``prediction``: what the pipeline answers for each text, as plain values."""

@@ -23,6 +23,8 @@ class UserPredictor(Model):
     ``predict`` gets arrays by name, and ``model`` is what ``load`` returned.
     """
 
+    is_users_code = True
+
     def __init__(self, folder: Path, parameters: Mapping[str, str]) -> None:
         code = module(folder / "predictor.py")
         self._predict = _function(code, "predict")
@@ -38,6 +40,8 @@ class TorchHandler(Model):
 
     It gets the rows themselves as ``data``, such as ``[[1.0, 2.0], [3.0, 4.0]]``.
     """
+
+    is_users_code = True
 
     def __init__(self, folder: Path, archive: str = "") -> None:
         if archive:

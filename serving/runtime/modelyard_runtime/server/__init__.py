@@ -1,0 +1,1 @@
+"""The inference server: models behind HTTP, in the protocols that their clients speak."""

@@ -1,0 +1,255 @@
+"""The server's ASGI application: routes, and an answer to whatever comes.
+
+Every error is ``{"error": "..."}``. Paths are read as they were sent, so that a model's name may
+have any character, and nothing is redirected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+
+from modelyard_runtime.server import instances, open_inference
+from modelyard_runtime.server.hosted_model import HostedModel
+from modelyard_runtime.server.open_inference import Answer
+from modelyard_runtime.server.refusals import RequestRefused
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+_READS, _ASKS = ("GET", "HEAD"), ("POST",)
+_VERBS = ("predict", "explain")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request whose route is found.
+
+    Attributes:
+        headers: Its headers, in lower case.
+        body: Its body.
+    """
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """Limits of a request.
+
+    Attributes:
+        body_bytes: Longest body.
+        body_seconds: Longest time that a body may take to arrive.
+    """
+
+    body_bytes: int = 128 * 2**20
+    body_seconds: float = 60.0
+
+
+Handler = Callable[[Request], Awaitable[Answer]]
+
+
+class Application:
+    """Answers requests for some models; an ASGI application."""
+
+    def __init__(
+        self, models: Sequence[HostedModel], prefix: str = "",
+        limits: RequestLimits | None = None,
+    ) -> None:  # fmt: skip
+        """Serve ``models``, also below ``/prefix``."""
+        self._models = {model.name: model for model in models}
+        self._prefix = [unquote(part) for part in prefix.split("/") if part]
+        self._limits = limits or RequestLimits()
+        self.is_draining = False
+        self._routes: Mapping[Sequence[str], Handler] = {
+            ("",): self._server,
+            ("v2",): self._server,
+            ("v2", "health", "live"): self._live,
+            ("v2", "health", "ready"): self._ready,
+            ("v1", "models"): self._names,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        try:
+            status, answer = 200, await self._answer(scope, receive)
+        except RequestRefused as refusal:
+            status = refusal.status
+            answer = Answer(_json({"error": refusal.message}), headers=refusal.headers)
+        except Exception:  # noqa: BLE001 (the edge of the server)
+            print(traceback.format_exc(), file=sys.stderr, end="", flush=True)
+            status, answer = 500, Answer(_json({"error": "The server failed; see its log."}))
+        headers = {
+            "content-type": answer.content_type,
+            "content-length": str(len(answer.body)),
+            **answer.headers,
+        }
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": status, "headers": raw})
+        body = b"" if scope["method"] == "HEAD" else answer.body
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+        path = self._path(scope)
+        methods, handler = self._route(path)
+        if scope["method"] not in methods:
+            allowed = ", ".join(methods)
+            raise RequestRefused(
+                405, f"{scope['method']} is not answered here, but {allowed}.", {"allow": allowed}
+            )
+        headers = {name.decode("latin-1"): value.decode("latin-1")
+                   for name, value in scope["headers"]}  # fmt: skip
+        body = b"" if methods is _READS else await self._body(headers, receive)
+        return await handler(Request(headers, body))
+
+    def _path(self, scope: Scope) -> list[str]:
+        """The parts of the path, without the prefix."""
+        raw = scope.get("raw_path") or scope["path"].encode()
+        path = raw.partition(b"?")[0].decode("latin-1")
+        parts = [unquote(part) for part in path.strip("/").split("/")]
+        if self._prefix and parts[: len(self._prefix)] == self._prefix:
+            parts = parts[len(self._prefix) :] or [""]
+        return parts
+
+    async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
+        most = self._limits.body_bytes
+        declared = headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > most:
+            raise _too_large(most)
+        parts: list[bytes] = []
+        length = 0
+        try:
+            async with asyncio.timeout(self._limits.body_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise RequestRefused(400, "The request ended before its body did.")
+                    parts.append(message.get("body", b""))
+                    length += len(parts[-1])
+                    if length > most:
+                        raise _too_large(most)
+                    if not message.get("more_body"):
+                        return parts[0] if len(parts) == 1 else b"".join(parts)
+        except TimeoutError:
+            raise RequestRefused(
+                408, "The body took too long to arrive.", {"connection": "close"}
+            ) from None
+
+    def _route(self, path: Sequence[str]) -> tuple[Sequence[str], Handler]:
+        if found := self._routes.get(tuple(path)):
+            return _READS, found
+        match path:
+            case ["v2", "models", name, *rest]:
+                return self._model_route(name, rest)
+            case ["v1", "models", *rest]:
+                return self._instances_route(rest)
+        raise RequestRefused(404, f"There is nothing at /{'/'.join(path)}.")
+
+    def _model_route(self, name: str, rest: Sequence[str]) -> tuple[Sequence[str], Handler]:
+        model = self._model(name)
+        if rest[:1] == ["versions"] and len(rest) > 1:
+            if rest[1] != model.version:
+                raise RequestRefused(
+                    404, f"The model {name} has no version {rest[1]}, but {model.version}."
+                )
+            rest = rest[2:]
+        match rest:
+            case []:
+                return _READS, lambda _: self._metadata(model)
+            case ["ready"]:
+                return _READS, lambda _: self._model_ready(model)
+            case ["infer"]:
+                return _ASKS, lambda request: self._infer(model, request)
+        raise RequestRefused(404, f"There is nothing at /v2/models/{name}/{'/'.join(rest)}.")
+
+    def _instances_route(self, rest: Sequence[str]) -> tuple[Sequence[str], Handler]:
+        """Routes of version 1: ``NAME``, and ``NAME:predict`` or ``NAME/predict``."""
+        verb = ""
+        if len(rest) == 2 and rest[1] in _VERBS:
+            rest, verb = rest[:1], rest[1]
+        elif len(rest) == 1 and rest[0] not in self._models:
+            name, _, last = rest[0].rpartition(":")
+            if name and last in _VERBS:
+                rest, verb = [name], last
+        if len(rest) != 1:
+            raise RequestRefused(404, f"There is nothing at /v1/models/{'/'.join(rest)}.")
+        model = self._model(rest[0])
+        if not verb:
+            return _READS, lambda _: self._model_ready(model)
+        if verb == "explain":
+            return _ASKS, lambda _: self._explain(model)
+        return _ASKS, lambda request: self._predict(model, request)
+
+    def _model(self, name: str) -> HostedModel:
+        if name not in self._models:
+            raise RequestRefused(404, f"There is no model {name}, but {', '.join(self._models)}.")
+        return self._models[name]
+
+    async def _server(self, _: Request) -> Answer:
+        from modelyard_runtime import __version__  # noqa: PLC0415 (asked once in a while)
+
+        about = {
+            "name": "modelyard-runtime",
+            "version": __version__,
+            "extensions": list(open_inference.EXTENSIONS),
+        }
+        return Answer(_json(about))
+
+    async def _live(self, _: Request) -> Answer:
+        return Answer(_json({"live": True}))
+
+    async def _ready(self, _: Request) -> Answer:
+        if self.is_draining:
+            raise RequestRefused(503, "The server is ending.")
+        for model in self._models.values():
+            model.check_ready()
+        return Answer(_json({"ready": True}))
+
+    async def _metadata(self, model: HostedModel) -> Answer:
+        model.check_ready()
+        found = open_inference.described(
+            model.name, [model.version], model.platform, model.inputs, []
+        )
+        return Answer(_json(found))
+
+    async def _model_ready(self, model: HostedModel) -> Answer:
+        model.check_ready()
+        return Answer(_json({"name": model.name, "ready": True}))
+
+    async def _names(self, _: Request) -> Answer:
+        return Answer(_json({"models": list(self._models)}))
+
+    async def _infer(self, model: HostedModel, request: Request) -> Answer:
+        length = request.headers.get(open_inference.HEADER_LENGTH)
+        asked = open_inference.read(request.body, length)
+        outputs = await model.infer(asked.inputs)
+        return open_inference.write(asked, outputs, model.name, model.version)
+
+    async def _predict(self, model: HostedModel, request: Request) -> Answer:
+        found = await model.predict(instances.read(request.body))
+        return Answer(instances.write(found))
+
+    async def _explain(self, model: HostedModel) -> Answer:
+        raise RequestRefused(501, f"The model {model.name} has no explainer.")
+
+
+def _json(value: object) -> bytes:
+    return orjson.dumps(value)
+
+
+def _too_large(most: int) -> RequestRefused:
+    return RequestRefused(
+        413, f"The body has more than {most} bytes, the most that is taken.",
+        {"connection": "close"},
+    )  # fmt: skip

@@ -1,0 +1,199 @@
+"""Batches of what arrives while the model is busy.
+
+A request that finds the model idle is predicted at once; what arrives meanwhile waits, and is
+predicted together. Nothing waits for company. A batch that fails is predicted request by request,
+so that one that the model cannot take fails alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from modelyard_runtime.frames import Columns
+from modelyard_runtime.server.refusals import RequestRefused
+
+Predict = Callable[[Columns], Columns]
+
+# Below this a batch is predicted on the event loop: handing it to a thread costs more, most of all
+# in the slowest hundredth of the answers.
+_QUICK_SECONDS = 0.001
+_WEIGHT = 0.1  # of the newest in the moving average
+_OVERLOADED = "The model is asked for more than it predicts: try again later."
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """Limits of a model's queue.
+
+    Attributes:
+        rows: Most rows that are predicted together.
+        waiting: Most requests that wait.
+        seconds: Longest time that a request waits and is predicted.
+    """
+
+    rows: int = 64
+    waiting: int = 256
+    seconds: float = 60.0
+
+
+@dataclass
+class _Waiting:
+    """A request that waits for its outputs.
+
+    Attributes:
+        inputs: Its tensors.
+        form: What requests of one batch have in common; None of one that is predicted alone.
+        rows: Its rows.
+        outputs: Gets the outputs.
+    """
+
+    inputs: Columns
+    form: object
+    rows: int
+    outputs: asyncio.Future[Columns]
+
+
+class Batcher:
+    """Predicts requests of one model, one batch after another. For one event loop."""
+
+    def __init__(self, predict: Predict, limits: BatchLimits, *, joins: bool = True) -> None:
+        """Predict with ``predict``; ``joins``, where its outputs are row by row."""
+        self._predict = predict
+        self._limits = limits
+        self._joins = joins
+        self._waiting: deque[_Waiting] = deque()
+        self._is_busy = False
+        self._seconds = _QUICK_SECONDS  # of a batch, on average; in a thread until it is known
+        self._thread = ThreadPoolExecutor(1, "predict")
+
+    def close(self) -> None:
+        """Refuse what waits; what is predicted now goes on."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return len(self._waiting)
+
+    async def predict(self, inputs: Columns) -> Columns:
+        """The outputs for a request's tensors.
+
+        Raises:
+            RequestRefused: 429 if too many requests wait, 504 if it takes too long.
+            Exception: What the model raises.
+        """
+        if len(self._waiting) >= self._limits.waiting:
+            raise RequestRefused(429, _OVERLOADED, {"retry-after": "1"})
+        loop = asyncio.get_running_loop()
+        form, rows = self._form(inputs)
+        one = _Waiting(inputs, form, rows, loop.create_future())
+        self._waiting.append(one)
+        if not self._is_busy:
+            self._is_busy = True
+            loop.call_soon(self._next, loop)
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                return await one.outputs
+        except TimeoutError:
+            raise RequestRefused(
+                504, f"The model did not answer within {self._limits.seconds:g} s."
+            ) from None
+
+    def _form(self, inputs: Columns) -> tuple[object, int]:
+        lengths = {array.shape[:1] for array in inputs.values()}
+        if not self._joins or len(lengths) != 1 or lengths & {(), (0,)}:
+            return None, 1
+        ((rows,),) = lengths
+        return tuple((name, one.dtype, one.shape[1:]) for name, one in inputs.items()), rows
+
+    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Predict the next batch; for the event loop."""
+        batch = self._take()
+        if not batch:
+            self._is_busy = False
+            return
+        if self._seconds < _QUICK_SECONDS:
+            self._work(batch, lambda deliver: deliver())
+            loop.call_soon(self._next, loop)
+            return
+
+        def done(_: object) -> None:
+            loop.call_soon_threadsafe(self._next, loop)
+
+        work = self._thread.submit(self._work, batch, loop.call_soon_threadsafe)
+        work.add_done_callback(done)
+
+    def _take(self) -> list[_Waiting]:
+        """What is predicted together next: requests of one form, in the order of arrival."""
+        batch: list[_Waiting] = []
+        rows = 0
+        while self._waiting:
+            first = self._waiting[0]
+            if first.outputs.done():  # nobody waits for it any more
+                self._waiting.popleft()
+                continue
+            if batch and (
+                first.form is None
+                or first.form != batch[0].form
+                or rows + first.rows > self._limits.rows
+            ):
+                break
+            batch.append(self._waiting.popleft())
+            rows += first.rows
+        return batch
+
+    def _work(
+        self, batch: Sequence[_Waiting], hand_over: Callable[[Callable[[], None]], object]
+    ) -> None:
+        """Predict a batch, and hand its outputs over to the event loop."""
+        began = time.perf_counter()
+        found = self._joint(batch) if len(batch) > 1 else None
+        if found is None:
+            found = [self._alone(one) for one in batch]
+        passed = time.perf_counter() - began
+        self._seconds += _WEIGHT * (passed - self._seconds)
+
+        def deliver() -> None:
+            for one, outputs in zip(batch, found, strict=True):
+                if one.outputs.done():
+                    continue
+                if isinstance(outputs, BaseException):
+                    one.outputs.set_exception(outputs)
+                else:
+                    one.outputs.set_result(outputs)
+
+        hand_over(deliver)
+
+    def _joint(self, batch: Sequence[_Waiting]) -> list[Columns | BaseException] | None:
+        """The outputs of a batch; None if it cannot be predicted together."""
+        try:
+            joined = {
+                name: np.concatenate([one.inputs[name] for one in batch])
+                for name in batch[0].inputs
+            }
+            outputs = self._predict(joined)
+        except BaseException:  # noqa: BLE001 (each is asked alone, and fails with its own)
+            return None
+        rows = sum(one.rows for one in batch)
+        if any(array.shape[:1] != (rows,) for array in outputs.values()):
+            self._joins = False  # its outputs are not row by row
+            return None
+        found: list[Columns | BaseException] = []
+        at = 0
+        for one in batch:
+            found.append({name: array[at : at + one.rows] for name, array in outputs.items()})
+            at += one.rows
+        return found
+
+    def _alone(self, one: _Waiting) -> Columns | BaseException:
+        try:
+            return self._predict(one.inputs)
+        except BaseException as error:  # noqa: BLE001 (user code; told to who asked)
+            return error

@@ -1,0 +1,203 @@
+"""A model that is served: loaded in a thread, and asked in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelyard_runtime import records
+from modelyard_runtime.frames import Array, Columns
+from modelyard_runtime.models.base import INPUT, Model, ModelError, ModelOutputError
+from modelyard_runtime.models.loading import load
+from modelyard_runtime.server import instances
+from modelyard_runtime.server.batching import Batcher, BatchLimits
+from modelyard_runtime.server.refusals import RequestRefused, bad
+from modelyard_runtime.server.tensors import TensorSpec
+
+# What a library raises of values that it does not take; user code may raise these for any reason.
+_REFUSED = (ValueError, TypeError, KeyError, IndexError)
+
+
+class HostedModel:
+    """A model under its name, from the beginning of its loading to the end of the server."""
+
+    def __init__(
+        self, name: str, version: str, loader: Callable[[], Model], limits: BatchLimits
+    ) -> None:
+        """Serve what ``loader`` returns as ``name``."""
+        self.name = name
+        self.version = version
+        self._loader = loader
+        self._limits = limits
+        self._model: Model | None = None
+        self._batcher: Batcher | None = None
+        self._failure = ""
+
+    @classmethod
+    def of_folder(
+        cls, name: str, version: str, folder: Path, parameters: Mapping[str, str],
+        limits: BatchLimits,
+    ) -> HostedModel:  # fmt: skip
+        """The model in a folder; see :func:`modelyard_runtime.models.loading.load`."""
+        return cls(name, version, lambda: load(folder, parameters), limits)
+
+    async def load(self) -> None:
+        """Load the model; the error is told, and kept as the reason why it is not ready."""
+        with ThreadPoolExecutor(1, "load") as thread:
+            try:
+                loaded = await asyncio.get_running_loop().run_in_executor(thread, self._loader)
+            except BaseException as error:
+                self._failure = _told(error)
+                raise
+        self._batcher = Batcher(self._infer, self._limits)
+        self._model = loaded
+
+    def close(self) -> None:
+        """Stop predicting."""
+        if self._batcher:
+            self._batcher.close()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be asked."""
+        return self._model is not None
+
+    @property
+    def platform(self) -> str:
+        """What the model is of."""
+        return self._model.platform if self._model else ""
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]:
+        """Tensors that it takes; none where that is not known."""
+        return [TensorSpec(*one) for one in self._model.inputs] if self._model else []
+
+    def check_ready(self) -> None:
+        """Refuse requests until it is loaded.
+
+        Raises:
+            RequestRefused: 503.
+        """
+        if self._model is None:
+            why = f"failed to load: {self._failure}" if self._failure else "is loading"
+            raise RequestRefused(503, f"The model {self.name} {why}.", {"retry-after": "1"})
+
+    async def infer(self, inputs: Columns) -> Columns:
+        """The outputs for tensors by name.
+
+        Raises:
+            RequestRefused: If the model does not take them, fails, or has too much to do.
+        """
+        self.check_ready()
+        assert self._batcher is not None
+        return await self._asked(self._columns(inputs))
+
+    async def predict(self, found: Sequence[Any]) -> list[Any]:
+        """The predictions for instances, in their order.
+
+        Raises:
+            RequestRefused: As :meth:`infer`.
+        """
+        self.check_ready()
+        parts = [found[part.start : part.stop] for part in records.alike(found)]
+        outputs = await asyncio.gather(
+            *(self._asked(records.columns(part)) for part in parts), return_exceptions=True
+        )
+        predictions: list[Any] = []
+        for part, one in zip(parts, outputs, strict=True):
+            if isinstance(one, BaseException):
+                raise one
+            if any(array.shape[:1] != (len(part),) for array in one.values()):
+                raise RequestRefused(500, "The model did not answer each instance.")
+            predictions += instances.predictions(one)
+        return predictions
+
+    async def _asked(self, columns: Columns) -> Columns:
+        assert self._batcher is not None
+        try:
+            return await self._batcher.predict(columns)
+        except RequestRefused:
+            raise
+        except ModelOutputError as error:
+            raise RequestRefused(500, str(error)) from error
+        except ModelError as error:
+            raise bad(str(error)) from error
+        except Exception as error:
+            if not self._is_users_code and isinstance(error, _REFUSED):
+                raise bad(f"The model refused the values: {error}") from error
+            print(traceback.format_exc(), file=sys.stderr, end="", flush=True)
+            raise RequestRefused(500, f"The model failed: {_told(error)}") from error
+
+    @property
+    def _is_users_code(self) -> bool:
+        return bool(self._model and self._model.is_users_code)
+
+    def _infer(self, columns: Columns) -> Columns:
+        assert self._model is not None
+        outputs = self._model.infer(columns)
+        odd = [name for name, one in outputs.items() if not isinstance(one, np.ndarray)]
+        if odd:
+            raise ModelOutputError(f"The model returned no array as {odd[0]}.")
+        return outputs
+
+    def _columns(self, inputs: Columns) -> Columns:
+        """Tensors as the model takes them.
+
+        The only tensor of a model that knows no names is its input, whatever it is called; a
+        feature of a table is a tensor of one value for each row.
+        """
+        assert self._model is not None
+        if self._is_users_code:
+            return inputs
+        specs = self.inputs
+        for spec in specs:
+            if spec.name in inputs:
+                _check(spec.name, inputs[spec.name], spec.shape)
+        if len(inputs) == 1:
+            ((name, array),) = inputs.items()
+            known = {spec.name for spec in specs}
+            if name not in known:
+                if len(specs) == 1:
+                    _check(name, array, specs[0].shape)
+                return {INPUT: _rows(name, array)}
+        return {name: _column(_rows(name, array)) for name, array in inputs.items()}
+
+
+def _check(name: str, array: Array, shape: Sequence[int]) -> None:
+    """Refuse a tensor of another shape than the model's.
+
+    Raises:
+        RequestRefused: If it is.
+    """
+    fits = array.ndim == len(shape) and all(
+        wanted in {-1, there} for wanted, there in zip(shape, array.shape, strict=True)
+    )
+    # One value for each row may have an axis of its own.
+    if not fits and not (tuple(shape) == (-1,) and array.ndim == 2 and array.shape[1] == 1):
+        raise bad(f"The model takes {name} of the shape {list(shape)}, not {list(array.shape)}.")
+
+
+def _rows(name: str, array: Array) -> Array:
+    if not array.shape[:1] or not len(array):
+        raise bad(f"The tensor {name} has no rows.")
+    return array
+
+
+def _column(array: Array) -> Array:
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+
+
+def _told(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 (user code: the words of its exception)
+        text = ""
+    return f"{name}: {text}"[:2000] if text else name

@@ -1,0 +1,29 @@
+"""Refusals: what a request is answered with if it is not served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class RequestRefused(Exception):
+    """A request that is not served; the message is for who sent it."""
+
+    def __init__(
+        self, status: int, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Refuse with an HTTP ``status``, a ``message`` and further ``headers``."""
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers or {}
+
+
+def bad(message: str) -> RequestRefused:
+    """A refusal of a request that is malformed."""
+    return RequestRefused(400, message)
+
+
+def shown(value: object, most: int = 60) -> str:
+    """A value of a request, for a message."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -1,0 +1,109 @@
+"""The server's life: it listens, loads its models, and ends when what it has begun is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+import uvicorn
+
+from modelyard_runtime.server.application import Application
+from modelyard_runtime.server.hosted_model import HostedModel
+
+_BACKLOG = 2048
+_KEEP_ALIVE_SECONDS = 75
+_ENDINGS = (signal.SIGTERM, signal.SIGINT)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket to listen on.
+
+    Raises:
+        OSError: If it cannot.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    opened.bind((host, port))
+    return opened
+
+
+async def serve(
+    application: Application, models: Sequence[HostedModel], opened: socket.socket, drain: float
+) -> int:
+    """Serve until a signal ends the server.
+
+    It is live at once, and ready when all models are loaded. At the signal it accepts nothing
+    more, and has ``drain`` seconds to answer what it has begun.
+
+    Returns:
+        The exit status: 1 if a model could not be loaded.
+    """
+    server = _Server(
+        uvicorn.Config(
+            application, lifespan="off", access_log=False, log_level="warning",
+            server_header=False, date_header=False, proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=max(1, round(drain)), backlog=_BACKLOG,
+        ),
+        application,
+    )  # fmt: skip
+    # Connections have it from their listener; asyncio sets it on sockets only that it has made. An
+    # answer of two packets would wait 40 ms for the acknowledgement of the first.
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    opened.listen(_BACKLOG)
+    host, port = opened.getsockname()[:2]
+    serving = asyncio.ensure_future(server.serve(sockets=[opened]))
+    print(f"Listening on http://{host}:{port}", file=sys.stderr, flush=True)
+    try:
+        failed = await _load(models, serving)
+        if failed:
+            server.should_exit = True
+        await serving
+    finally:
+        for model in models:
+            model.close()
+    return int(failed)
+
+
+async def _load(models: Sequence[HostedModel], serving: asyncio.Future[None]) -> bool:
+    """Load the models one after another; whether one could not be."""
+    for model in models:
+        loading = asyncio.ensure_future(model.load())
+        await asyncio.wait({loading, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if not loading.done():  # the server is to end
+            return False
+        if error := loading.exception():
+            print(f"The model {model.name} failed to load: {error}", file=sys.stderr, flush=True)
+            return True
+        print(f"The model {model.name} is ready.", file=sys.stderr, flush=True)
+    return False
+
+
+class _Server(uvicorn.Server):
+    """A server that is not ready any more from the signal on."""
+
+    def __init__(self, config: uvicorn.Config, application: Application) -> None:
+        super().__init__(config)
+        self._application = application
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        """Have the signals end the server, and not the process behind it."""
+        loop = asyncio.get_running_loop()
+        for one in _ENDINGS:
+            loop.add_signal_handler(one, self._end)
+        try:
+            yield
+        finally:
+            for one in _ENDINGS:
+                loop.remove_signal_handler(one)
+
+    def _end(self) -> None:
+        self.force_exit = self._application.is_draining  # at the second signal
+        self._application.is_draining = True
+        self.should_exit = True

@@ -1,0 +1,224 @@
+"""Requests that the vectors do not have: each malformed one is told what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from modelyard_runtime.frames import objects
+from modelyard_runtime.models.base import Model, ModelOutputError
+from modelyard_runtime.server import open_inference, tensors
+from modelyard_runtime.server.refusals import RequestRefused
+
+from tests.serving.runtime.server import served
+from tests.serving.runtime.server.conftest import Open
+
+pytestmark = pytest.mark.anyio
+
+
+def tensor(**other: Any) -> dict[str, Any]:
+    return {"name": "x", "shape": [1], "datatype": "INT32", "data": [1], **other}
+
+
+def infer(*inputs: Any, **other: Any) -> bytes:
+    return json.dumps({"inputs": list(inputs or [tensor()]), **other}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "no body"),
+        (b"[1]", "send an object"),
+        (b"{}", "inputs is None"),
+        (infer(tensor(name="")), "An input has the name ''"),
+        (infer(tensor(name=3)), "An input has the name 3"),
+        (infer(tensor(shape=[-1])), "The shape of x"),
+        (infer(tensor(shape="1")), "The shape of x"),
+        (infer(tensor(shape=[1] * 40)), "at most 32 dimensions"),
+        (infer(tensor(shape=[])), ""),
+        (infer(tensor(datatype=["INT32"])), "The datatype of x is ['INT32']"),
+        (infer(tensor(datatype=None)), "The datatype of x is None"),
+        (infer(tensor(data={"a": 1})), "The data of x is {'a': 1}: give a list"),
+        (infer(tensor(data=None)), "The data of x is None: give a list"),
+        (infer(tensor(shape=[3], data=[[1, 2], [3]])), "is ragged"),
+        (infer(tensor(shape=[2], data=[1, [2]])), "has [2], which is no INT32"),
+        (infer(tensor(data=[1.5])), "has 1.5, which is no INT32"),
+        (infer(tensor(data=[True])), "has True, which is no INT32"),
+        (infer(tensor(datatype="BOOL")), "has 1, which is no BOOL"),
+        (infer(tensor(datatype="FP32", data=[1e40])), "values beyond FP32"),
+        (infer(tensor(datatype="FP16", data=[70000])), "values beyond FP16"),
+        (infer(tensor(datatype="FP32", data=[None])), "has None, which is no FP32"),
+        (infer(tensor(datatype="UINT64", data=[-1])), "values beyond UINT64"),
+        (infer(tensor(datatype="INT64", data=[2**63])), "values beyond INT64"),
+        (infer(tensor(datatype="BYTES")), "has 1, which is no BYTES"),
+        (infer(parameters={"a": [1]}), "has the parameter a [1]"),
+        (infer(parameters={"binary_data_output": 1}), "binary_data_output 1: give true or false"),
+        (infer(tensor(parameters=3)), "The input x has the parameters 3"),
+        (infer(outputs={}), "outputs is {}: give a list"),
+        (infer(outputs=[{"name": "x"}, {"name": "x"}]), "asked for twice"),
+        (infer(outputs=[{"name": "zzz"}]), "The model has no output zzz; it has x"),
+        (infer(outputs=[{"name": "x", "parameters": {"binary_data": 1}}]), "binary_data 1"),
+        (b'{"inputs": ' + b"[" * 5000 + b"]" * 5000 + b"}", "no JSON"),
+    ],
+)  # fmt: skip
+async def test_what_is_malformed_is_told(body: bytes, told: str, opened: Open) -> None:
+    client = await opened(served.hosted("echo", dict))
+    response = await client.post("/v2/models/echo/infer", content=body)
+
+    if told:
+        assert response.status_code == 400
+        assert told in response.json()["error"]
+    else:
+        assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("head", "tail", "told"),
+    [
+        (tensor(data=None), b"", "The data of x is None"),
+        ({"parameters": {"binary_data_size": "4"}}, b"abcd", "binary_data_size '4'"),
+        ({"parameters": {"binary_data_size": 4}}, b"abcde", "1 bytes follow the last tensor"),
+        ({"parameters": {"binary_data_size": 3}}, b"abc", "has 3 bytes, and [1] of INT32 are 4"),
+        ({"parameters": {"binary_data_size": 1}, "datatype": "BOOL"}, b"\2", "not BOOL"),
+        ({"parameters": {"binary_data_size": 3}, "datatype": "BYTES"}, b"abc", "within the"),
+        ({"parameters": {"binary_data_size": 8}, "datatype": "BYTES"},
+         struct.pack("<I", 2**32 - 1) + b"abcd", "has 4294967295 bytes, and 4 are left"),
+    ],
+)  # fmt: skip
+async def test_binary_tensors_that_lie_are_told(
+    head: dict[str, Any], tail: bytes, told: str, opened: Open
+) -> None:
+    client = await opened(served.hosted("echo", dict))
+    given = {"name": "x", "shape": [1], "datatype": "INT32", **head}
+    body = json.dumps({"inputs": [given]}).encode()
+    length = {open_inference.HEADER_LENGTH: str(len(body))}
+    response = await client.post("/v2/models/echo/infer", content=body + tail, headers=length)
+
+    assert response.status_code == 400
+    assert told in response.json()["error"]
+
+
+async def test_random_bytes_are_refused_and_nothing_worse() -> None:
+    chance = random.Random(11)
+    body = json.dumps(
+        {"inputs": [{"name": "x", "shape": [2], "datatype": "BYTES",
+                     "parameters": {"binary_data_size": 10}}]}
+    ).encode()  # fmt: skip
+    whole = body + struct.pack("<I", 2) + b"ab" + struct.pack("<I", 0)
+    read = refused = 0
+    for _ in range(5000):
+        mutated = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            mutated[chance.randrange(len(mutated))] = chance.randrange(256)
+        if chance.random() < 0.3:
+            del mutated[chance.randrange(len(mutated)) :]
+        try:
+            found = open_inference.read(bytes(mutated), str(len(body)))
+            assert found.inputs.keys()
+            read += 1
+        except RequestRefused as refusal:
+            refused += refusal.status == 400
+    assert read > 10
+    assert refused > 1000
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([True, False]), np.array([[1, -2]], np.int8), np.array([1.5], np.float16),
+        np.array([2**63], np.uint64), np.zeros((0, 3), np.float32), np.array(3.5),
+        objects(["a", "", "é\0"]), np.arange(6).reshape(2, 3).T,
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_written_is_read_again(array: Any) -> None:
+    datatype, shape = tensors.datatype(array), array.shape
+    data = memoryview(tensors.to_bytes(array))
+    again = tensors.from_bytes(data, datatype, shape, "x")
+    assert again.tolist() == array.tolist()
+    values = tensors.to_json(array, "x")
+    flat = values if isinstance(values, list) else values.tolist()
+    assert tensors.from_json(flat, datatype, shape, "x").tolist() == array.tolist()
+
+
+async def test_no_number_is_null_in_json(opened: Open) -> None:
+    client = await opened(served.hosted("nan", served.odd))
+    response = await client.post("/v2/models/nan/infer", content=infer())
+
+    assert response.json()["outputs"][0]["data"] == [None, None, 1.0]
+
+
+class Named(Model):
+    """A model of three features that have names, and texts as outputs."""
+
+    @property
+    def inputs(self) -> Any:
+        return [("a", "FP64", (-1,)), ("b", "FP64", (-1,))]
+
+    def infer(self, inputs: Any) -> Any:
+        if (inputs["a"] < 0).any():
+            raise ValueError("a is below 0")
+        if (inputs["a"] == 0).any():
+            raise ModelOutputError("The model returned nothing.")
+        return {
+            "prediction": objects([{"sum": one} for one in (inputs["a"] + inputs["b"]).tolist()])
+        }
+
+
+@pytest.mark.parametrize(
+    ("a", "status", "told"),
+    [
+        ([1.0], 200, '{"sum":3.0}'), ([-1.0], 400, "refused the values: a is below 0"),
+        ([0.0], 500, "returned nothing"), ([], 400, "has no rows"),
+        ([[[1.0]]], 400, "takes a of the shape [-1], not [1, 1, 1]"),
+    ],
+)  # fmt: skip
+async def test_features_are_tensors_of_a_value_for_each_row(
+    a: Any, status: int, told: str, opened: Open
+) -> None:
+    client = await opened(served.hosted("table", Named()))
+    given = np.array(a)
+    inputs = [
+        tensor(name=name, datatype="FP64", shape=list(one.shape), data=one.ravel().tolist())
+        for name, one in (("a", given), ("b", np.full((len(given), 1), 2.0)))
+    ]
+    response = await client.post("/v2/models/table/infer", content=infer(*inputs))
+
+    assert response.status_code == status
+    assert told in (response.json()["outputs"][0]["data"] if status == 200 else response.text)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 200), ("GET", "/v2/", 200), ("HEAD", "/v2/health/live", 200),
+        ("POST", "/v2", 405), ("DELETE", "/v2/models/echo", 405), ("GET", "/v2/models", 404),
+        ("GET", "/v2/models/echo/versions/1", 200), ("GET", "/v2/models/echo/versions/2", 404),
+        ("GET", "/v2/models/echo/versions", 404), ("GET", "/v1/models/echo", 200),
+        ("GET", "/v2/models/ec%2Fho", 404), ("GET", "/v2/models/echo/../boom", 404),
+        ("GET", "/v1/models/a%3Apredict", 200), ("POST", "/v1/models/a:predict:predict", 200),
+        ("GET", "/v2/%ff%fe", 404), ("POST", "/v1/models/echo/explain", 501),
+    ],
+)  # fmt: skip
+async def test_routes(method: str, path: str, status: int, opened: Open) -> None:
+    client = await opened(served.hosted("echo", dict), served.hosted("a:predict", dict))
+    content = b'{"instances": []}' if method == "POST" else b""
+    response = await client.request(method, path, content=content)
+
+    assert response.status_code == status
+    if status >= 400:
+        assert response.json()["error"]
+    if status == 405:
+        assert response.headers["allow"]
+
+
+async def test_instances_of_several_forms_are_answered_in_their_order(opened: Open) -> None:
+    client = await opened(served.hosted("echo", lambda inputs: {"prediction": inputs["a"]}))
+    given = {"instances": [{"a": 1}, {"a": 2, "b": 1}, {"a": 3}]}
+    response = await client.post("/v1/models/echo:predict", json=given)
+
+    assert response.json() == {"predictions": [1, 2, 3]}

@@ -1,0 +1,171 @@
+"""The server as a process: live at once, ready when it is loaded, and ended without a loss."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.processes import eventually
+
+_MODEL = """
+import os, pathlib, time
+def load(model_dir, parameters):
+    while os.path.exists(os.path.join(model_dir, "wait")):
+        time.sleep(0.01)
+    if os.path.exists(os.path.join(model_dir, "fail")):
+        raise RuntimeError("no weights")
+    return parameters
+def predict(inputs, model):
+    time.sleep(float(inputs["seconds"].max()))
+    return {"prediction": inputs["seconds"], "parameter": [model["key"]] * len(inputs["seconds"])}
+"""
+
+
+class Server:
+    """A server and its address."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def url(self) -> str:
+        def listening() -> str:
+            _, _, rest = self.log.partition("Listening on ")
+            return rest.partition("\n")[0]
+
+        return str(eventually(listening, "it listens"))
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path)
+
+    def wait_ready(self) -> None:
+        eventually(lambda: self.get("/v2/health/ready").status_code == 200, "it is ready")
+
+    def infer(self, seconds: float) -> httpx.Response:
+        tensor = {"name": "seconds", "shape": [1], "datatype": "FP64", "data": [seconds]}
+        return httpx.post(f"{self.url}/v2/models/m/infer", json={"inputs": [tensor]}, timeout=30)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "model"
+    made.mkdir()
+    (made / "predictor.py").write_text(_MODEL)
+    return made
+
+
+@pytest.fixture
+def start(folder: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str) -> Server:
+        log = tmp_path / "log"
+        command = [
+            sys.executable, "-m", "modelyard_runtime.server", "--model-dir", str(folder),
+            "--name", "m", "--port", "0", "--parameter", "key=value", *arguments,
+        ]  # fmt: skip
+        with log.open("w") as file:
+            started.append(subprocess.Popen(command, stderr=file, stdout=file, text=True))
+        return Server(started[-1], log)
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_it_is_live_while_it_loads_and_ready_afterwards(
+    folder: Path, start: Callable[..., Server]
+) -> None:
+    (folder / "wait").touch()
+    server = start()
+    asked = [server.get(path) for path in ("/v2/health/live", "/v2/health/ready")]
+    refused = server.infer(0)
+    (folder / "wait").unlink()
+    server.wait_ready()
+
+    assert [one.status_code for one in asked] == [200, 503]
+    assert refused.status_code == 503
+    assert "is loading" in refused.json()["error"]
+    answer = server.infer(0).json()
+    assert [one["data"] for one in answer["outputs"]] == [[0.0], ["value"]]
+
+
+def test_it_is_live_while_it_predicts(start: Callable[..., Server]) -> None:
+    server = start()
+    server.wait_ready()
+    found: list[httpx.Response] = []
+    slow = threading.Thread(target=lambda: found.append(server.infer(1)))
+    slow.start()
+    answers = 0
+    while slow.is_alive():
+        assert server.get("/v2/health/live").status_code == 200
+        answers += 1
+    slow.join()
+
+    assert found[0].status_code == 200
+    assert answers > 5
+
+
+def test_at_the_end_it_answers_what_it_has_begun(start: Callable[..., Server]) -> None:
+    server = start()
+    server.wait_ready()
+    found: list[httpx.Response] = []
+    slow = threading.Thread(target=lambda: found.append(server.infer(1)))
+    slow.start()
+    kept = httpx.Client(base_url=server.url)
+    assert kept.get("/v2/health/ready").status_code == 200
+    server.process.send_signal(signal.SIGTERM)
+    slow.join()
+
+    assert found[0].status_code == 200
+    assert server.process.wait(10) == 0
+
+
+def test_a_model_that_does_not_load_ends_it_with_the_reason(
+    folder: Path, start: Callable[..., Server]
+) -> None:
+    (folder / "fail").touch()
+    server = start()
+
+    assert server.process.wait(20) == 1
+    assert "The model m failed to load: no weights" in server.log
+
+
+def test_a_connection_goes_on_after_a_refusal(start: Callable[..., Server]) -> None:
+    server = start()
+    server.wait_ready()
+    with httpx.Client(base_url=server.url) as client:
+        stream: list[Any] = []
+        for body in (b"{", json.dumps({"instances": [{"seconds": 0}]}).encode()):
+            response = client.post("/v1/models/m:predict", content=body)
+            stream.append(response.extensions["network_stream"].get_extra_info("client_addr"))
+        assert response.status_code == 200
+        assert response.json() == {"predictions": [{"prediction": 0.0, "parameter": "value"}]}
+        assert stream[0] == stream[1]
+
+
+def test_a_body_that_does_not_arrive_is_given_up(start: Callable[..., Server]) -> None:
+    server = start("--body-timeout", "0.2", "--body-mib", "1")
+    server.wait_ready()
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as slow:
+        slow.sendall(b"POST /v2/models/m/infer HTTP/1.1\r\nHost: m\r\nContent-Length: 9\r\n\r\n{")
+        assert slow.recv(100).startswith(b"HTTP/1.1 408")
+    large = httpx.post(f"{server.url}/v2/models/m/infer", content=b" " * 2**21)
+    assert large.status_code == 413
