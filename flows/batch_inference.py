@@ -76,11 +76,12 @@ def _prepare(
     if not request.server_url and not folders.model.exists():
         models.fetch(model, folders.model)
     found = storage.store(request.input_uri)
-    files = input_files.select(found, request.include, request.exclude)
+    plan = planning.read(folders.plan)
+    chosen = input_files.select(found, request.include, request.exclude)
+    files = planning.select_planned(plan, chosen, context.logger.warning)
     names = output_files.names_of([file.name for file in files], request.input_format)
     publication.check(request.output_uri, names)
     place = input_files.local(found, files, folders.staged)
-    plan = planning.read(folders.plan)
     if plan is None:
         plan = planning.make(place, files, request.input_format, context.raise_if_ended)
         planning.write(plan, folders.plan)

@@ -58,11 +58,12 @@ def prepare(context: RunContext, request: BatchInference, folders: Folders) -> P
     """
     staging.check(context.settings.pipeline_staging_uri)
     found = storage.store(request.input_uri)
-    files = input_files.select(found, request.include, request.exclude)
-    names = output_files.names_of([file.name for file in files], request.input_format)
-    publication.check(request.output_uri, names)
     area = _area(context)
     plan = staged_parts.read_plan(area)
+    chosen = input_files.select(found, request.include, request.exclude)
+    files = planning.select_planned(plan, chosen, context.logger.warning)
+    names = output_files.names_of([file.name for file in files], request.input_format)
+    publication.check(request.output_uri, names)
     if plan is None:
         plan = planning.combine(_planned(context, request, found, files, folders))
         staged_parts.publish_plan(plan, area)

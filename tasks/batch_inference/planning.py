@@ -16,6 +16,7 @@ from tasks.batch_inference.splitting import FilePart, is_array, split
 
 # A part is what a retry predicts again at most, and what shards share.
 PART_BYTES = 32 * 2**20
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,30 @@ def combine(files: Iterable[PlannedFile]) -> Plan:
             code="InputEmpty",
         )
     return plan
+
+
+def select_planned(
+    plan: Plan | None, files: Sequence[InputFile], warn: Callable[[str], object]
+) -> Sequence[InputFile]:
+    """The files that are in a plan; all of them as long as there is none.
+
+    Args:
+        plan: The plan of an earlier attempt; None if none has made one.
+        files: The files that are chosen now.
+        warn: Receives a line if files have come since.
+    """
+    if plan is None:
+        return files
+    names = {file.name for file in plan.files}
+    added = [file.name for file in files if file.name not in names]
+    if added:
+        shown = ", ".join(added[:_MOST_NAMED]) + (", ..." if len(added) > _MOST_NAMED else "")
+        what = "1 file has" if len(added) == 1 else f"{len(added):,} files have"
+        warn(
+            f"{what} come to the input since this run began, and will not be predicted: {shown}. "
+            "Start a new batch inference for more than the files of the first attempt."
+        )
+    return [file for file in files if file.name in names]
 
 
 def check_unchanged(plan: Plan, place: Path) -> None:

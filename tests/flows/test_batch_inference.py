@@ -2,21 +2,70 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from flows import batch_inference as flow
+from flows import batch_inference_pods
 from infra.errors import RunFailedError
 from infra.settings import Settings
+from tasks.batch_inference import input_files
 from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.part_results import PartFiles, PartWriter
 from tasks.batch_inference.planning import Plan, PlannedFile
 from tasks.batch_inference.predicting import Folders
 from tasks.batch_inference.splitting import FilePart
+from tests.tasks.batch_inference.remote_input import remote_folder
+
+
+@pytest.mark.parametrize("way", ["in place", "fetched", "by pods"])
+def test_files_that_come_before_a_retry_are_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "a.jsonl").write_text("{}\n")
+    if way == "fetched":
+        monkeypatch.setattr(input_files.storage, "store", remote_folder)
+    folders = Folders(tmp_path / "run")
+    folders.model.mkdir(parents=True)
+    warned: list[str] = []
+    logger = SimpleNamespace(warning=warned.append, info=lambda *_: None)
+    (tmp_path / "nas").mkdir()
+    monkeypatch.setenv("MODELYARD_NAS", json.dumps({"n": str(tmp_path / "nas")}))
+    context: Any = SimpleNamespace(
+        settings=Settings(pipeline_staging_uri="nas://n:/staging"), flow_run_id="run", logger=logger,
+        raise_if_ended=lambda: None,
+    )  # fmt: skip
+    request = BatchInference(model="m/1", input_uri=str(source), output_uri=str(tmp_path / "out"))
+
+    def prepare() -> Plan:
+        if way == "by pods":
+            return batch_inference_pods.prepare(context, request, folders)
+        _, plan = flow._prepare.fn(context, request, cast("Any", None), folders)
+        return plan
+
+    first = prepare()
+    for number in range(12):
+        (source / f"b{number:02}.jsonl").write_text("{}\n")
+    (source / "a.json").write_text("{}\n")  # whose results would have the name of another's
+    again = prepare()
+
+    assert [file.name for file in first.files] == ["a.jsonl"]
+    assert again == first
+    (told,) = warned
+    assert told.startswith(
+        "13 files have come to the input since this run began, and will not be predicted: a.json, "
+        "b00.jsonl, b01.jsonl, b02.jsonl, b03.jsonl, b04.jsonl, b05.jsonl, b06.jsonl, b07.jsonl, "
+        "b08.jsonl, ..."
+    )
+    staged = [one.name for one in folders.staged.iterdir()] if folders.staged.exists() else []
+    assert staged == (["a.jsonl"] if way == "fetched" else [])
 
 
 class _BegunError(Exception):
