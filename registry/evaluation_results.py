@@ -93,6 +93,7 @@ class EvaluationResultView(EvaluatedRecordsView):
         data: The data.
         counts: What became of the records.
         remarks: The same in sentences.
+        intervals: 95 % intervals of metrics, lower and upper bound; earlier versions had none.
         confusion_matrix: The confusion matrix; None for a regression.
         slice_field: The field by which the records were sliced; None without one.
         slices: Metrics by the values of that field.
@@ -105,6 +106,7 @@ class EvaluationResultView(EvaluatedRecordsView):
     data: EvaluatedDataView
     counts: dict[str, Count]
     remarks: list[str] = []
+    intervals: dict[str, tuple[FiniteFloat, FiniteFloat]] = {}
     confusion_matrix: ConfusionMatrixView | None = None
     slice_field: str | None = None
     slices: dict[str, EvaluatedRecordsView] = {}
@@ -135,16 +137,42 @@ class RankingCurveView(View):
         return self
 
 
+class ErrorCurvesView(View):
+    """How the errors of a regression are distributed.
+
+    Attributes:
+        quantiles: Absolute errors, at equal shares of the records from 0 to 1.
+        edges: Edges of the histogram of residuals, which are the prediction minus the true value.
+        counts: How many residuals lie between them; the outermost have all that lie beyond.
+        targets: True values of some records.
+        predictions: Their predictions.
+    """
+
+    quantiles: list[FiniteFloat]
+    edges: list[FiniteFloat]
+    counts: list[Count]
+    targets: list[FiniteFloat]
+    predictions: list[FiniteFloat]
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        if len(self.edges) != len(self.counts) + 1 or len(self.targets) != len(self.predictions):
+            raise ValueError("the errors' columns do not fit each other")
+        return self
+
+
 class EvaluationCurvesView(View):
     """The content of ``curves.json``.
 
     Attributes:
         classes: The curve of each class by its name; none without probabilities.
         micro: The curve of all classes' scores together; None without probabilities.
+        errors: The errors of a regression; None for a classification, and of earlier versions.
     """
 
     classes: dict[str, RankingCurveView] = {}
     micro: RankingCurveView | None = None
+    errors: ErrorCurvesView | None = None
 
 
 def result(content: bytes) -> EvaluationResultView:

@@ -42,6 +42,7 @@ class MetricRow:
     Attributes:
         name: Its name.
         value: Its value; of several classes, the mean over them.
+        interval: Its 95 % interval; empty without one.
         weighted: The mean that is weighted by the records of the classes; empty without one.
         micro: The metric of all classes together; empty without one.
         note: Why it is undefined, or what is left out of it.
@@ -49,6 +50,7 @@ class MetricRow:
 
     name: str
     value: str
+    interval: str
     weighted: str
     micro: str
     note: str
@@ -153,6 +155,7 @@ def _metric_row(result: EvaluationResultView, name: str) -> MetricRow:
     return MetricRow(
         name,
         number(result.task, result.metrics[name]),
+        " to ".join(number(result.task, one) for one in result.intervals.get(name, ())),
         of("weighted"),
         of("micro"),
         listing.shortened(note, _LONGEST_REASON),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Protocol
 
 from infra.errors import StackError
-from modelyard.pages import charts, evaluation_tables, listing
-from modelyard.pages.charts import ChartView
+from modelyard.pages import evaluation_curves, evaluation_tables, listing
+from modelyard.pages.evaluation_curves import CurvesView
 from modelyard.pages.evaluation_tables import MatrixTable, MetricRow, ValuesTable
 from modelyard.pages.listing import Ref
 from modelyard.pages.servers import TrackedRun
@@ -25,7 +24,6 @@ from registry.evaluation_results import (
 )
 from registry.runs import statuses
 from registry.runs.run_views import RunView
-from tasks.evaluation import curve_lines
 
 _logger = logging.getLogger(__name__)
 _MOST_BYTES = 32 * 2**20
@@ -40,25 +38,6 @@ class EvaluationSource(Protocol):
 
     def artifact(self, mlflow_run_id: str, path: str, most: int) -> bytes | None:
         """An artifact of a run, of at most so many bytes."""
-
-
-@dataclass(frozen=True)
-class CurvesView:
-    """Curves of an evaluation.
-
-    Attributes:
-        charts: The charts, whose lines have the same names and colours.
-        legend: The lines' names, numbers and areas.
-        unlisted: How many more classes there are.
-        chosen: The class that is shown alone; empty for the first ones.
-        link: The page that shows the first ones.
-    """
-
-    charts: Sequence[ChartView] = ()
-    legend: Sequence[tuple[str, int, str]] = ()
-    unlisted: int = 0
-    chosen: str = ""
-    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,7 +112,7 @@ def of(
         slices=evaluation_tables.slices(result) if result.slices else None,
         slice_field=listing.shortened(result.slice_field or ""),
         matrix=evaluation_tables.matrix(matrix) if matrix else None,
-        curves=_curves_view(result, curves, page, chosen) if curves and curves.classes else None,
+        curves=evaluation_curves.of(result, curves, page, chosen) if curves else None,
     )
 
 
@@ -181,57 +160,3 @@ def _facts(result: EvaluationResultView) -> list[tuple[str, str]]:
         ("Target", listing.shortened(result.target_field)),
         ("Records", f"{counts.get('evaluated', 0):,} of {counts.get('records', 0):,} evaluated"),
     ]
-
-
-def _curves_view(
-    result: EvaluationResultView, curves: EvaluationCurvesView, page: str, chosen: str
-) -> CurvesView:
-    classes = curves.classes
-    is_chosen = chosen in classes
-    shown = [chosen] if is_chosen else list(islice(classes, charts.MOST_LINES))
-    names = [evaluation_tables.name_of(name) for name in shown]
-    found = [classes[name] for name in shown]
-    return CurvesView(
-        charts=[
-            charts.of_rates(
-                "ROC", "false positive rate", "recall", map(curve_lines.roc, names, found)
-            ),
-            charts.of_rates(
-                "Precision-recall", "recall", "precision",
-                map(curve_lines.precision_recall, names, found),
-            ),
-            _thresholds(curves, chosen if is_chosen else ""),
-        ],
-        legend=[
-            (name, number, _areas(result, key))
-            for number, (name, key) in enumerate(zip(names, shown, strict=True))
-        ],
-        unlisted=0 if is_chosen else len(classes) - len(shown),
-        chosen=names[0] if is_chosen else "",
-        link=f"{page}#curves",
-    )  # fmt: skip
-
-
-def _thresholds(curves: EvaluationCurvesView, chosen: str) -> ChartView:
-    """Precision and recall by threshold: of the chosen class, else of the one that matters most.
-
-    Of two classes the second is the one that is looked for, as of a model's two probabilities.
-    """
-    if chosen or curves.micro is None or len(curves.classes) <= 2:
-        name = chosen or list(curves.classes)[-1]
-        curve, of = curves.classes[name], evaluation_tables.name_of(name)
-    else:
-        curve, of = curves.micro, "all classes together"
-    lines = zip(("precision", "recall"), curve_lines.by_threshold(of, curve), strict=True)
-    return charts.of_rates(
-        f"By threshold: {of}", "threshold", "", [replace(line, name=name) for name, line in lines],
-        has_legend=True,
-    )  # fmt: skip
-
-
-def _areas(result: EvaluationResultView, name: str) -> str:
-    found = {
-        label: result.metrics.get(f"{metric}/{name}")
-        for metric, label in (("roc_auc", "ROC AUC"), ("pr_auc", "PR AUC"))
-    }
-    return ", ".join(f"{label} {value:.4f}" for label, value in found.items() if value is not None)

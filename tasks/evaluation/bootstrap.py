@@ -1,4 +1,4 @@
-"""Paired bootstrap: how far figures of the same rows differ by chance.
+"""Paired bootstrap: how far figures, also those of the same rows, differ by chance.
 
 Every replicate draws the rows with replacement, the same ones for all models. Where the sample has
 fewer rows than were evaluated, as many as were evaluated are drawn of it (the bag of little
@@ -15,6 +15,7 @@ import numpy as np
 from modelyard_runtime.frames import Array
 
 from tasks.evaluation import classification_metrics
+from tasks.evaluation.figures import CheckOver
 
 REPLICATES = 1000
 _SEED = 20_260_101
@@ -64,7 +65,10 @@ def pair(samples: Sequence[Mapping[str, Array]], rows: int) -> PairedSample:
 
 
 def replicates(
-    sample: PairedSample, names: Sequence[str] | None, count: int = REPLICATES
+    sample: PairedSample,
+    names: Sequence[str] | None,
+    count: int = REPLICATES,
+    check_over: CheckOver = lambda: None,
 ) -> list[dict[str, Array]]:
     """How figures deviate from those of the sample, by name, for each model.
 
@@ -72,6 +76,7 @@ def replicates(
         sample: The rows.
         names: Names of the classes; None for a regression.
         count: How many replicates are drawn.
+        check_over: Called before each of them; raises to end it.
 
     Returns:
         Deviations of the figures in each replicate, which is the same one for all models.
@@ -84,6 +89,7 @@ def replicates(
     drawn: list[dict[str, list[float]]] = [{name: [] for name in one} for one in whole]
     random = np.random.default_rng(_SEED)
     for _ in range(count if rows else 0):
+        check_over()
         weights = _draw(random, rows, max(rows, sample.rows))
         for own, one in zip(drawn, weigh, strict=True):
             for name, value in one(weights).items():
@@ -92,6 +98,31 @@ def replicates(
         {name: np.array(values) - first[name] for name, values in own.items()}
         for own, first in zip(drawn, whole, strict=True)
     ]
+
+
+def intervals(
+    values: Mapping[str, float | None],
+    sample: Mapping[str, Array],
+    rows: int,
+    names: Sequence[str] | None,
+    check_over: CheckOver,
+) -> dict[str, tuple[float, float]]:
+    """The 95 % intervals of one model's figures, of those that have one.
+
+    Args:
+        values: Its figures of all rows.
+        sample: Columns of its sampled rows, as of :func:`pair`.
+        rows: How many rows were evaluated.
+        names: Names of the classes; None for a regression.
+        check_over: Called often; raises to end it.
+    """
+    (drawn,) = replicates(pair([sample], rows), names, check_over=check_over)
+    found = {}
+    for name, value in values.items():
+        apart = interval(drawn[name]) if name in drawn else None
+        if value is not None and apart is not None:
+            found[name] = (value + apart[0], value + apart[1])
+    return found
 
 
 def _draw(random: np.random.Generator, rows: int, total: int) -> Array:

@@ -186,6 +186,7 @@ def write(
         "unseen_targets": dict(scores.counts.unseen.most_common()),
         "remarks": scores.counts.sentences(),
         **scores.overall,
+        "intervals": scores.intervals,
         "slice_field": request.slice_field or None,
         "slices": scores.slices,
     }

@@ -14,7 +14,7 @@ from modelyard_runtime.frames import Array
 
 from infra.errors import RunFailedError
 from registry.flow_kinds import EVALUATE
-from tasks.evaluation import class_labels, row_sample
+from tasks.evaluation import bootstrap, class_labels, error_curves, row_sample
 from tasks.evaluation.class_labels import MISSING, UNKNOWN, ClassLabels
 from tasks.evaluation.classification_metrics import ClassificationResult, ClassificationSums
 from tasks.evaluation.evaluation_request import Evaluation
@@ -34,7 +34,8 @@ class Scores:
         counts: What became of the records.
         overall: Metrics, undefined ones, notes, and of a classification the confusion matrix.
         slices: The same by the values of the field to slice by.
-        curves: Curves of the classes by name, and ``micro``; none of a regression.
+        intervals: 95 % intervals of the metrics of all records.
+        curves: Curves of the classes by name, and ``micro``; of a regression, of its ``errors``.
         sample: Columns of sampled rows.
         targets_sha256: Checksum of all true values in their order.
     """
@@ -42,6 +43,7 @@ class Scores:
     counts: RowCounts
     overall: dict[str, Any]
     slices: dict[str, dict[str, Any]]
+    intervals: dict[str, tuple[float, float]]
     curves: dict[str, Any]
     sample: dict[str, Array]
     targets_sha256: str
@@ -62,6 +64,7 @@ class Scorer:
         self._is_classification = request.task == "classification"
         self._classes = ClassificationSums(request.class_names, most, folder, check_over)
         self._numbers = [RegressionSums() for _ in range(most + 1)]
+        self._check_over = check_over
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> Scorer:
@@ -195,22 +198,27 @@ class Scorer:
                 code="NothingToEvaluate",
             )
         values = self._slices.values
-        curves: dict[str, Any] = {}
-        if self._is_classification:
+        sample = self._sample.columns()
+        names = self._request.class_names if self._is_classification else None
+        if names is not None:
             counts.off_sums = self._classes.off_sums
             counts.missing_probabilities = self._classes.unscored
             results = self._classes.results()
-            names = self._request.class_names
             found = [one.as_json(names) for one in results]
             curves = _curves(results[-1], names)
             rows = [int(one.matrix.sum()) for one in results]
         else:
             found = [one.figures().as_json() for one in self._numbers]
             rows = [one.rows for one in self._numbers]
+            errors = error_curves.of(sample)
+            curves = {"errors": errors} if errors else {}
         shown = [{"records": many, **one} for many, one in zip(rows, found, strict=True)]
         slices = dict(zip(values, shown, strict=False))
-        sample = self._sample.columns()
-        return Scores(counts, shown[-1], slices, curves, sample, self._targets.hexdigest())
+        intervals = bootstrap.intervals(
+            shown[-1]["metrics"], sample, counts.evaluated, names, self._check_over
+        )
+        targets = self._targets.hexdigest()
+        return Scores(counts, shown[-1], slices, intervals, curves, sample, targets)
 
 
 def _curves(result: ClassificationResult, names: list[str]) -> dict[str, Any]:

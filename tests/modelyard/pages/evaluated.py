@@ -54,6 +54,12 @@ def curves(classes: list[str]) -> dict[str, Any]:
     return {"classes": dict.fromkeys(classes, CURVE), "micro": CURVE}
 
 
+ERRORS = {
+    "errors": {"quantiles": [0, 1, 4], "edges": [-1, 0, 4], "counts": [1, 2],
+               "targets": [1, 2.5], "predictions": [2, 2]},
+}  # fmt: skip
+
+
 def keep(
     world: World, result: dict[str, Any] | bytes, curves: Any = None, mlflow_run: str = "m"
 ) -> None:

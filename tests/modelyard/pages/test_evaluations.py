@@ -105,7 +105,7 @@ class TestClassification:
 
         assert shown.count("<figure") == 3
         roc = shown.split("<figure")[1]
-        assert 'class="line line-0" points="44,276 44,209 198,75 352,8"><title>no</title>' in roc
+        assert 'class="line line-0" points="44,276 44,209 194,75 344,8"><title>no</title>' in roc
         assert "ROC AUC 0.7500, PR AUC 0.7500" in shown
         assert "By threshold: yes" in shown
 
@@ -128,6 +128,16 @@ class TestClassification:
         assert "0.123456" not in page()
 
 
+def test_metrics_have_their_intervals(world: World, page: Any) -> None:
+    intervals = {"accuracy": [0.7, 0.81235], "f1/yes": [0, 1]}
+    evaluated.keep(world, evaluated.classified(["no", "yes"], intervals=intervals))
+    rows = cells(page(), "Of all records; the value is the mean over classes")
+
+    assert rows[0] == ["Metric", "Value", "95 % interval", "Weighted", "Micro"]
+    assert rows[1] == ["accuracy", "0.7500", "0.7000 to 0.8124", "", ""]
+    assert ["f1", "0.7500", "", "0.7500", "0.7500"] in rows
+
+
 class TestRegression:
     def test_it_has_neither_classes_nor_curves(self, world: World, page: Any) -> None:
         evaluated.keep(world, evaluated.regressed())
@@ -141,6 +151,17 @@ class TestRegression:
             shown.split("<h2>")
         )
         assert "<figure" not in shown
+
+    def test_errors_are_drawn(self, world: World, page: Any) -> None:
+        evaluated.keep(world, evaluated.regressed(), evaluated.ERRORS)
+        scatter, residuals, errors = page().split("<figure")[1:]
+
+        assert "Predictions of 2 records" in scatter
+        assert 'class="dots" d="M' in scatter
+        assert 'class="line ideal"' in scatter
+        # Up to the count at each edge, and down at the last: axes from -1 to 4, and from 0 to 2.
+        assert 'points="44,276 44,142 104,142 104,8 344,8 344,276"' in residuals
+        assert 'points="44,276 119,142 344,8"' in errors
 
     def test_slices_have_their_own_metrics(self, world: World, page: Any) -> None:
         slices = {
@@ -219,6 +240,15 @@ def test_what_is_no_result_is_not_shown(world: World, page: Any, content: bytes)
 def test_what_are_no_curves_are_not_drawn(world: World, page: Any, broken: dict[str, Any]) -> None:
     one = {"classes": {"a": {**evaluated.CURVE, **broken}}, "micro": None}
     evaluated.keep(world, evaluated.classified(["a", "b"]), one)
+
+    assert "MLflow has other files there." in page()
+
+
+@pytest.mark.parametrize("broken", [{"counts": []}, {"targets": [1]}, {"quantiles": "many"}])
+def test_what_are_no_errors_are_not_drawn(world: World, page: Any, broken: dict[str, Any]) -> None:
+    evaluated.keep(
+        world, evaluated.regressed(), {"errors": {**evaluated.ERRORS["errors"], **broken}}
+    )
 
     assert "MLflow has other files there." in page()
 

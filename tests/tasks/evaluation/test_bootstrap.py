@@ -111,6 +111,23 @@ def test_an_interval_is_as_wide_as_the_standard_error_says() -> None:
     assert (-low, high) == pytest.approx((expected, expected), rel=0.15)
 
 
+def test_the_intervals_of_one_model_are_around_its_figures() -> None:
+    targets, predictions, scores = drawn(400)
+    sample = {"id": np.arange(400, dtype=np.uint64), "target": targets,
+              "prediction": predictions, "probabilities": scores}  # fmt: skip
+    accuracy = float((targets == predictions).mean())
+    values = {"accuracy": accuracy, "roc_auc": None, "other": 0.5}
+    calls: list[int] = []
+
+    found = bootstrap.intervals(values, sample, 400, NAMES, lambda: calls.append(1))
+
+    assert set(found) == {"accuracy"}
+    expected = 1.96 * np.sqrt(accuracy * (1 - accuracy) / 400)
+    apart = np.array(found["accuracy"]) - accuracy
+    assert apart == pytest.approx([-expected, expected], rel=0.2)
+    assert len(calls) == bootstrap.REPLICATES
+
+
 def test_a_part_of_the_rows_gives_the_interval_of_all() -> None:
     whole = regression(20_000, [1.0, 1.0])
     part = PairedSample(

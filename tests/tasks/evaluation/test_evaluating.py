@@ -62,10 +62,12 @@ def _check_readable(folder: Path) -> None:
         assert (shown.records, shown.metrics) == (written["records"], written["metrics"])
     if found.task == "classification":
         assert found["confusion_matrix"] == there["confusion_matrix"]
+    assert found.intervals == {name: tuple(one) for name, one in there["intervals"].items()}
     path = folder / CURVES
     if path.exists():
         curves = json.loads(path.read_bytes())
-        assert evaluation_results.curves(path.read_bytes()).to_json() == curves
+        shown = evaluation_results.curves(path.read_bytes()).to_json()
+        assert {name: shown[name] for name in curves} == curves
 
 
 def _lines(results: dict[int, Any]) -> str:
@@ -112,6 +114,8 @@ def test_files_of_json_lines_are_joined_by_row(evaluate: Evaluate) -> None:
     found = evaluate(files)
 
     metrics = found["metrics"]
+    low, high = found["intervals"]["roc_auc"]
+    assert low < metrics["roc_auc"] < high
     assert metrics["roc_auc"] == pytest.approx(oracle.roc_auc_score(truth, scores), rel=1e-9)
     assert metrics["accuracy"] == pytest.approx(np.mean((scores > 0.5) == truth))
     assert [one["name"] for one in found["data"]["files"]] == ["a.jsonl", "sub/b.jsonl"]
