@@ -35,6 +35,7 @@ soak: .venv/.dev .venv/.torch
 	@$(BIN)/python -m tests.e2e.batch_inference_soak
 	@$(BIN)/python -m tests.e2e.evaluation_soak
 	@$(BIN)/python -m tests.e2e.batch_inference_memory --gib 2
+	@$(BIN)/python -m tests.e2e.evaluation_memory --gib 2
 	@$(BIN)/python -m tests.e2e.load_soak
 	@$(BIN)/python -m tests.e2e.kubernetes_soak
 	@MODELYARD_SOAK=1 $(TESTS) -m soak --ignore tests/e2e/test_docs.py

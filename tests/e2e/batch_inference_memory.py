@@ -11,7 +11,9 @@ import argparse
 import contextlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -23,7 +25,10 @@ from tests.e2e.stack import Stack
 
 _FEATURES = 10
 _BLOCK = 20_000
-_ENDED = {"COMPLETE", "FAIL BATCH INFERENCE", "STOPPED", "TIMED OUT", "CREATE FAILED"}
+_ENDED = {
+    "COMPLETE", "FAIL BATCH INFERENCE", "FAIL MODEL EVALUATION", "STOPPED", "TIMED OUT",
+    "CREATE FAILED",
+}  # fmt: skip
 
 
 def _write(path: Path, size: int) -> int:
@@ -51,6 +56,24 @@ def _resident(stack: Stack, run: str) -> dict[str, int]:
     return found
 
 
+def followed(
+    stack: Stack, run: str, resident: Callable[[], dict[str, int]]
+) -> tuple[str, dict[str, int]]:
+    """Follow a run to its end; its state, and what was resident when that was most."""
+    peak: dict[str, int] = {}
+    looked = 0.0
+    while True:
+        now = resident()
+        if sum(now.values()) > sum(peak.values()):
+            peak = now
+        if time.monotonic() - looked > 5:
+            looked = time.monotonic()
+            state = str(stack.do("runs", "show", run)["state"])
+            if state in _ENDED:
+                return state, peak
+        time.sleep(0.5)
+
+
 def measure(gib: float, pods: int) -> dict[str, float | str]:
     """Predict a file of ``gib`` GiB with ``pods`` pods; what it took."""
     stack = Stack()
@@ -72,18 +95,7 @@ def measure(gib: float, pods: int) -> dict[str, float | str]:
         }  # fmt: skip
         pairs = [part for name, value in given.items() for part in ("-p", f"{name}={value}")]
         run = str(stack.do("run", "batch-inference", *pairs)["flow_run_id"])
-        peak: dict[str, int] = {}
-        looked = 0.0
-        while True:
-            now = _resident(stack, run)
-            if sum(now.values()) > sum(peak.values()):
-                peak = now
-            if time.monotonic() - looked > 5:
-                looked = time.monotonic()
-                state = stack.do("runs", "show", run)["state"]
-                if state in _ENDED:
-                    break
-            time.sleep(0.5)
+        state, peak = followed(stack, run, lambda: _resident(stack, run))
         seconds = time.monotonic() - begun
         manifest = json.loads((place / "out" / "manifest.json").read_bytes())
         assert manifest["predicted"] == records
@@ -101,9 +113,9 @@ def measure(gib: float, pods: int) -> dict[str, float | str]:
         stack.close()
 
 
-def main() -> None:
+def main(description: str | None, measure: Callable[[float, int], dict[str, Any]]) -> None:
     """Measure, and print it; exit status 1 if it took more memory than it may."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--gib", type=float, default=20)
     parser.add_argument("--pods", type=int, default=2)
     parser.add_argument("--most-gib", type=float, default=2)
@@ -114,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, measure)
