@@ -39,7 +39,8 @@ def test_files_that_come_before_a_retry_are_left_out_and_named(
     (tmp_path / "nas").mkdir()
     monkeypatch.setenv("MODELYARD_NAS", json.dumps({"n": str(tmp_path / "nas")}))
     context: Any = SimpleNamespace(
-        settings=Settings(pipeline_staging_uri="nas://n:/staging"), flow_run_id="run", logger=logger,
+        settings=Settings(pipeline_staging_uri="nas://n:/staging"), flow_run_id="run",
+        logger=logger,
         raise_if_ended=lambda: None,
     )  # fmt: skip
     request = BatchInference(model="m/1", input_uri=str(source), output_uri=str(tmp_path / "out"))
