@@ -22,6 +22,7 @@ from tasks.evaluation import joined_records, plots, row_sample
 from tasks.evaluation.evaluation_request import PREDICTIONS, Evaluation
 from tasks.evaluation.figures import CheckOver
 from tasks.evaluation.scoring import Scorer, Scores
+from tasks.evaluation.slicing import SliceNumbers
 
 _BLOCK = 2**20
 
@@ -70,16 +71,21 @@ def select(request: Evaluation) -> list[InputFile]:
 def check_first_file(
     request: Evaluation, files: Sequence[InputFile], folders: EvaluationFolders
 ) -> None:
-    """Refuse data without the target, before anything is predicted.
+    """Refuse data without the target, or with too many slices, before anything is predicted.
 
     Raises:
         BadInputError: With the code ``TargetMissing`` or ``SliceFieldMissing``.
+        RunFailedError: With the code ``SlicesTooMany``, if the first records have too many; if
+            later ones do, that is found behind the predictions.
     """
     place = storage.store(request.input_uri).in_place()
     # Of a storage the first file alone, which is fetched for it.
     for file in files[: None if place is not None else 1]:
         path = _local(request, file, folders)
         joined_records.check_fields(path, file.name, request)
+        if request.slice_field and file is files[0]:
+            values = joined_records.first_values(path, request.slice_field, request)
+            SliceNumbers(request.slice_field).numbers(values, len(values))
 
 
 def _local(request: Evaluation, file: InputFile, folders: EvaluationFolders) -> Path:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
-from modelyard_runtime.frames import Array, objects
+from modelyard_runtime.frames import Array, Columns, objects
 from modelyard_runtime.records import column
 
 from infra.errors import BadInputError, RunFailedError
@@ -53,7 +53,8 @@ def check_fields(path: Path, name: str, request: Evaluation) -> None:
         BadInputError: With the code ``TargetMissing`` or ``SliceFieldMissing``.
         OSError: If it cannot be read.
     """
-    fields = _first_fields(path, request.input_format)
+    first = _first_records(path, request.input_format, 1)
+    fields = None if first is None else list(first)
     wanted = {request.target_field: "TargetMissing", request.slice_field: "SliceFieldMissing"}
     for field, code in wanted.items():
         if fields is not None and field and field not in fields:
@@ -66,14 +67,24 @@ def check_fields(path: Path, name: str, request: Evaluation) -> None:
             )
 
 
-def _first_fields(path: Path, input_format: str) -> list[str] | None:
-    """Fields of the first record that can be read; None if none can be."""
-    part = next(splitting.split(path, input_format, 1), None)
+def first_values(path: Path, field: str, request: Evaluation) -> Array:
+    """A field's values in the first of a file's records; none if they lack it.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    first = _first_records(path, request.input_format, _BATCH) or {}
+    return first.get(field, objects([]))
+
+
+def _first_records(path: Path, input_format: str, most: int) -> Columns | None:
+    """The first records that can be read, ``most`` of them at most; None if none can be."""
+    part = next(splitting.split(path, input_format, 1 if most == 1 else _PART_BYTES), None)
     if part is None:
         return None
-    for one in reading.read(path, input_format, part, 1):
+    for one in reading.read(path, input_format, part, most):
         if not isinstance(one, BadRecord):
-            return list(one.columns)
+            return one.columns
     return None
 
 

@@ -262,3 +262,31 @@ class TestSample:
     def test_it_is_smaller_with_many_classes(self) -> None:
         assert row_sample.most_rows(0) == row_sample.most_rows(2) == 50_000
         assert row_sample.most_rows(50) == 20_000
+
+
+def test_too_many_slices_are_found_before_anything_is_predicted(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    names = "\n".join(f"{at},yes" for at in range(21))
+    (tmp_path / "in" / "a.csv").write_text(f"x,y\n{names}\n")
+    request = Evaluation(
+        input_uri=str(tmp_path / "in"), input_format="csv", target_field="y", slice_field="x",
+        class_names=["no", "yes"], output_uri=str(tmp_path / "out"),
+    )  # fmt: skip
+    chosen = evaluating.select(request)
+
+    with pytest.raises(RunFailedError) as raised:
+        evaluating.check_first_file(request, chosen, EvaluationFolders(tmp_path / "run"))
+    assert raised.value.code == "SlicesTooMany"
+
+
+def test_too_many_slices_of_later_files_are_found_as_well(evaluate: Evaluate) -> None:
+    rows = [f"{at},yes\n" for at in range(24)]
+    parts = {"a.csv": rows[:12], "b.csv": rows[12:]}
+
+    with pytest.raises(RunFailedError) as raised:
+        evaluate(
+            {name: ("x,y\n" + "".join(part), dict.fromkeys(range(12), "yes"))
+             for name, part in parts.items()},
+            slice_field="x",
+        )  # fmt: skip
+    assert raised.value.code == "SlicesTooMany"
