@@ -26,6 +26,23 @@ class StoreEntry:
     size: int
 
 
+class EntryFilter:
+    """Chooses files below a URI by their names: all of them."""
+
+    def chooses(self, name: str) -> bool:
+        """Whether the file with this name counts; it is neither listed nor checked otherwise."""
+        del name
+        return True
+
+    def enters(self, folder: str) -> bool:
+        """Whether any file below a folder may count; the folder is not looked into otherwise."""
+        del folder
+        return True
+
+
+ALL_ENTRIES = EntryFilter()
+
+
 class Store(ABC):
     """Bytes under a URI: one file, or a directory of files.
 
@@ -75,12 +92,16 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def entries(self) -> Iterator[StoreEntry]:
-        """List every file below the URI, sorted by name; for a single file, that file.
+    def entries(self, only: EntryFilter = ALL_ENTRIES) -> Iterator[StoreEntry]:
+        """List the files below the URI, sorted by name; for a single file, that file.
+
+        Args:
+            only: Chooses files.
 
         Raises:
             NotFoundError: If there is nothing under the URI.
-            BadInputError: If a link points outside.
+            BadInputError: If a chosen file, or a folder that may have one, is a link that points
+                outside; if a chosen file is a socket or a pipe.
         """
 
     @abstractmethod

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError
 
 from infra.storage import checksums, failures
-from infra.storage.base import check_name
+from infra.storage.base import ALL_ENTRIES, EntryFilter, check_name
 from infra.storage.transfer import Transfer, attempt
 
 if TYPE_CHECKING:
@@ -387,8 +387,10 @@ def _base64(md5: str) -> str:
     return base64.b64encode(bytes.fromhex(md5)).decode()
 
 
-def named(remotes: list[RemoteObject], prefix: str) -> dict[str, RemoteObject]:
-    """Map names below ``prefix`` to objects, without the markers of empty folders.
+def named(
+    remotes: list[RemoteObject], prefix: str, only: EntryFilter = ALL_ENTRIES
+) -> dict[str, RemoteObject]:
+    """Map names below ``prefix`` to chosen objects, without the markers of empty folders.
 
     Raises:
         BadInputError: If a key is no path that a folder could hold.
@@ -398,6 +400,7 @@ def named(remotes: list[RemoteObject], prefix: str) -> dict[str, RemoteObject]:
         name = remote.key.removeprefix(prefix)
         if remote.size == 0 and (not name or name.endswith("/")):
             continue
-        check_name(name)
-        found[name] = remote
+        if only.chooses(name):
+            check_name(name)
+            found[name] = remote
     return dict(sorted(found.items()))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from infra.errors import BadInputError, NotFoundError
 from infra.storage import copying, disk
-from infra.storage.base import Progress, Store, StoreEntry, check_name
+from infra.storage.base import ALL_ENTRIES, EntryFilter, Progress, Store, StoreEntry, check_name
 from infra.storage.tree import check_mergeable, entries_of, files
 
 
@@ -51,15 +51,16 @@ class FileStore(Store):
             )
         return found
 
-    def entries(self) -> Iterator[StoreEntry]:  # noqa: D102
+    def entries(self, only: EntryFilter = ALL_ENTRIES) -> Iterator[StoreEntry]:  # noqa: D102
         with disk.translating_errors(self.uri, self._path):
             if not self._path.exists():
                 raise self._nothing()
-            if not self._path.is_dir():
-                return iter([StoreEntry(self._path.name, self._path.stat().st_size)])
-            return iter(
-                [StoreEntry(name, path.stat().st_size) for name, path in files(self._path)]
+            found = (
+                files(self._path, only)
+                if self._path.is_dir()
+                else [(self._path.name, self._path)] * only.chooses(self._path.name)
             )
+            return iter([StoreEntry(name, path.stat().st_size) for name, path in found])
 
     def read(  # noqa: D102
         self, name: str = "", *, offset: int = 0, length: int | None = None

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from infra import settings
 from infra.errors import BadInputError, NotFoundError
 from infra.storage import addresses, clients, disk, fetching, publishing
-from infra.storage.base import Progress, Store, StoreEntry, check_name
+from infra.storage.base import ALL_ENTRIES, EntryFilter, Progress, Store, StoreEntry, check_name
 from infra.storage.bucket import Bucket, RemoteObject, named
 from infra.storage.transfer import Transfer
 
@@ -59,22 +59,25 @@ class S3Store(Store):
                     code="NotADirectory",
                 )
 
-    def _found(self, bucket: Bucket) -> tuple[dict[str, RemoteObject], bool]:
-        """Every object by name, and whether the URI is one object alone."""
+    def _found(
+        self, bucket: Bucket, only: EntryFilter = ALL_ENTRIES
+    ) -> tuple[dict[str, RemoteObject], bool]:
+        """The chosen objects by name, and whether the URI is one object alone."""
         below = bucket.below(self._address.prefix)
         if below or not self._address.key:
-            return named(below, self._address.prefix), False
+            return named(below, self._address.prefix, only), False
         alone = bucket.find(self._address.key)
         if alone is None:
             raise self._nothing()
-        return {PurePosixPath(self._address.key).name: alone}, True
+        name = PurePosixPath(self._address.key).name
+        return {name: alone} if only.chooses(name) else {}, True
 
     def _nothing(self, name: str = "") -> NotFoundError:
         what = f"no object {name} below" if name else "nothing at"
         return NotFoundError(f"There is {what} {self.uri}.", "Check the path.")
 
-    def entries(self) -> Iterator[StoreEntry]:  # noqa: D102
-        remotes, _ = self._found(self._bucket())
+    def entries(self, only: EntryFilter = ALL_ENTRIES) -> Iterator[StoreEntry]:  # noqa: D102
+        remotes, _ = self._found(self._bucket(), only)
         return iter([StoreEntry(name, remote.size) for name, remote in remotes.items()])
 
     def read(  # noqa: D102

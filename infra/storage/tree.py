@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from infra.errors import BadInputError
-from infra.storage.base import parents
+from infra.storage.base import ALL_ENTRIES, EntryFilter, parents
 from infra.storage.partial import is_hidden
 
 
@@ -29,25 +29,32 @@ def check_tree(root: Path, *, links_resolve: bool = False) -> None:
         folders[:] = [name for name in folders if not is_hidden(name)]
         for name in (*folders, *files):
             path = Path(folder, name)
-            if path.is_symlink() and not _real(path).is_relative_to(inside):
-                raise BadInputError(
-                    f"The link {path.relative_to(root)} in {root} points outside it.",
-                    "Replace the link by what it points to.",
-                    code="LinkPointsOutside",
-                )
-            dangling = path.is_symlink() and not path.exists()
-            if dangling and links_resolve:
+            _check_inside(path, root, inside)
+            _check_kind(path, root)
+            if links_resolve and path.is_symlink() and not path.exists():
                 raise BadInputError(
                     f"The link {path.relative_to(root)} in {root} leads to no file.",
                     "Remove the link, or create what it names.",
                     code="NotAFile",
                 )
-            if not (dangling or path.is_dir() or path.is_file()):
-                raise BadInputError(
-                    f"{path.relative_to(root)} in {root} is neither a file nor a folder.",
-                    "Remove it.",
-                    code="NotAFile",
-                )
+
+
+def _check_inside(path: Path, root: Path, inside: Path) -> None:
+    if path.is_symlink() and not _real(path).is_relative_to(inside):
+        raise BadInputError(
+            f"The link {path.relative_to(root)} in {root} points outside it.",
+            "Replace the link by what it points to.",
+            code="LinkPointsOutside",
+        )
+
+
+def _check_kind(path: Path, root: Path) -> None:
+    if not (path.is_dir() or path.is_file()) and (path.exists() or not path.is_symlink()):
+        raise BadInputError(
+            f"{path.relative_to(root)} in {root} is neither a file nor a folder.",
+            "Remove it.",
+            code="NotAFile",
+        )
 
 
 def copy(source: Path, target: Path, *, dirs_exist_ok: bool = False) -> None:
@@ -156,32 +163,57 @@ def names_clash(there: str, kind: str, *, wants_folder: bool) -> BadInputError:
     )
 
 
-def files(root: Path) -> list[tuple[str, Path]]:
-    """Every file below ``root`` with its name, sorted; a link counts as what it points to.
+def files(root: Path, only: EntryFilter = ALL_ENTRIES) -> list[tuple[str, Path]]:
+    """The files below ``root`` with their names, sorted; a link counts as what it points to.
 
-    Fetches and copies that have not ended are left out. A link that leads nowhere is left out.
+    Fetches and copies that have not ended are left out, and links that lead nowhere.
+
+    Args:
+        root: The directory.
+        only: Chooses files.
 
     Raises:
-        BadInputError: As ``check_tree`` does; and with the code ``LinkLoops`` where a link leads
-            to a folder that it lies in.
+        BadInputError: As ``check_tree`` does, for chosen files and folders that may have some; and
+            with the code ``LinkLoops`` where a link leads to a folder that it lies in.
     """
-    check_tree(root)
-    return sorted(_files(root, "", (root.resolve(),)))
+    return sorted(_Listing(root, only).files("", (_real(root),)))
 
 
-def _files(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
-    for entry in os.scandir(folder):
-        if is_hidden(entry.name):
-            continue
-        path, name = Path(entry.path), prefix + entry.name
-        if entry.is_file():
-            yield name, path
-        elif entry.is_dir():
-            real = path.resolve() if entry.is_symlink() else above[-1] / entry.name
-            if real in above:
-                raise BadInputError(
-                    f"The link {path} leads to a folder that it lies in.",
-                    "Remove it.",
-                    code="LinkLoops",
-                )
-            yield from _files(path, f"{name}/", (*above, real))
+class _Listing:
+    def __init__(self, root: Path, only: EntryFilter) -> None:
+        self._root, self._only = root, only
+        self._inside = _real(root)
+
+    def files(self, folder: str, above: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
+        """The files below a folder.
+
+        Args:
+            folder: Its name; "" for the root, else with ``/`` at its end.
+            above: The real paths of the folder and of those that it lies in.
+        """
+        for entry in os.scandir(self._root / folder):
+            path, name = Path(entry.path), folder + entry.name
+            if is_hidden(entry.name):
+                continue
+            # An entry raises for a link that leads to itself; a path is not there then.
+            followed = path if entry.is_symlink() else entry
+            if followed.is_dir():
+                if self._only.enters(name):
+                    yield from self.files(f"{name}/", (*above, self._entered(path, above)))
+            elif self._only.chooses(name):
+                _check_inside(path, self._root, self._inside)
+                _check_kind(path, self._root)
+                if followed.is_file():
+                    yield name, path
+
+    def _entered(self, path: Path, above: tuple[Path, ...]) -> Path:
+        """The real path of a folder in the last one above."""
+        _check_inside(path, self._root, self._inside)
+        real = _real(path) if path.is_symlink() else above[-1] / path.name
+        if real in above:
+            raise BadInputError(
+                f"The link {path} leads to a folder that it lies in.",
+                "Remove it.",
+                code="LinkLoops",
+            )
+        return real

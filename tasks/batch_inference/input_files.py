@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from infra import storage
 from infra.errors import BadInputError
 from infra.storage import Store
+from infra.storage.base import EntryFilter
 
 MOST_FILES = 100_000
 _GLOB = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]")
@@ -32,7 +33,8 @@ def select(found: Store, include: Sequence[str], exclude: Sequence[str]) -> list
     """The files below an input that the patterns choose, sorted by name.
 
     A pattern without '/' is compared with a file's name in any folder, another one with its path:
-    ``*`` and ``?`` are no '/', ``**`` is any folders. ``exclude`` wins over ``include``.
+    ``*`` and ``?`` are no '/', ``**`` is any folders. ``exclude`` wins over ``include``. What is
+    left out may be anything: a pipe, a link that leads out, a folder that may not be read.
 
     Args:
         found: The input: a folder or a file.
@@ -43,15 +45,10 @@ def select(found: Store, include: Sequence[str], exclude: Sequence[str]) -> list
         BadInputError: ``InputEmpty``, ``InputTooManyFiles``, or ``InputNameInvalid``.
         NotFoundError: If there is nothing.
     """
-    wanted, unwanted = map(_patterns, (include, exclude))
     chosen: list[InputFile] = []
-    total = 0
-    for entry in found.entries():
-        name = entry.name or PurePosixPath(found.uri).name
-        total += 1
-        if _fits(wanted, name, otherwise=True) and not _fits(unwanted, name, otherwise=False):
-            _check_name(name)
-            chosen.append(InputFile(name, entry.size))
+    for entry in found.entries(_Patterns(include, exclude)):
+        _check_name(entry.name)
+        chosen.append(InputFile(entry.name, entry.size))
         if len(chosen) > MOST_FILES:
             raise BadInputError(
                 f"input_uri: more than {MOST_FILES} files are chosen at {found.uri}.",
@@ -59,12 +56,8 @@ def select(found: Store, include: Sequence[str], exclude: Sequence[str]) -> list
                 code="InputTooManyFiles",
             )
     if not chosen:
-        patterns = f"include {list(include)} and exclude {list(exclude)}"
-        why = (
-            f"none of the {total} files at {found.uri} is chosen by {patterns}"
-            if total and (include or exclude)
-            else f"there are no files at {found.uri}"
-        )
+        patterns = f" that include {list(include)} and exclude {list(exclude)} choose"
+        why = f"there are no files at {found.uri}{patterns if include or exclude else ''}"
         raise BadInputError(
             f"input_uri: {why}.",
             "Check the URI and the patterns: without '/' they are compared with names, else with "
@@ -110,7 +103,7 @@ def check_patterns(field: str, patterns: Sequence[str]) -> None:
 def _compiles(pattern: str) -> bool:
     """Whether its sets of letters are such: [z-a] is none."""
     try:
-        _patterns([pattern])
+        _Pattern(pattern)
     except re.error:
         return False
     return True
@@ -136,16 +129,45 @@ def local(found: Store, files: Sequence[InputFile], folder: Path) -> Path:
     return folder
 
 
-def _patterns(globs: Sequence[str]) -> list[tuple[bool, re.Pattern[str]]]:
-    """Patterns, and whether each is compared with paths."""
-    return [("/" in glob, re.compile(_expression(glob), re.DOTALL)) for glob in globs]
+class _Patterns(EntryFilter):
+    """Files that one of the patterns to include fits, if there are any, and none to exclude."""
+
+    def __init__(self, include: Sequence[str], exclude: Sequence[str]) -> None:
+        self._include = [_Pattern(glob) for glob in include]
+        self._exclude = [_Pattern(glob) for glob in exclude]
+
+    def chooses(self, name: str) -> bool:
+        is_included = not self._include or any(one.fits(name) for one in self._include)
+        return is_included and not any(one.fits(name) for one in self._exclude)
+
+    def enters(self, folder: str) -> bool:
+        may_have = not self._include or any(one.may_fit_in(folder) for one in self._include)
+        return may_have and not any(one.fits_all_in(folder) for one in self._exclude)
 
 
-def _fits(patterns: list[tuple[bool, re.Pattern[str]]], name: str, *, otherwise: bool) -> bool:
-    if not patterns:
-        return otherwise
-    base = PurePosixPath(name).name
-    return any(one.fullmatch(name if of_paths else base) for of_paths, one in patterns)
+class _Pattern:
+    """A glob, which is compared with paths if it has a '/', else with names in any folder."""
+
+    def __init__(self, glob: str) -> None:
+        self._glob = glob
+        self._of_paths = "/" in glob
+        self._expression = re.compile(_expression(glob), re.DOTALL)
+        wildcard = _GLOB.search(glob)
+        plain = glob[: wildcard.start()] if wildcard else glob
+        self._above = plain[: plain.rfind("/") + 1]  # folders that all fitting names lie in
+
+    def fits(self, name: str) -> bool:
+        compared = name if self._of_paths else PurePosixPath(name).name
+        return self._expression.fullmatch(compared) is not None
+
+    def may_fit_in(self, folder: str) -> bool:
+        """Whether it may fit a name below a folder."""
+        return f"{folder}/".startswith(self._above) or self._above.startswith(f"{folder}/")
+
+    def fits_all_in(self, folder: str) -> bool:
+        """Whether it fits all names below a folder, as far as its form says so."""
+        is_open = self._glob in {"*", "**"} or self._glob.endswith("/**")
+        return is_open and self.fits(f"{folder}/name")
 
 
 def _expression(glob: str) -> str:

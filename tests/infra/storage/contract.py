@@ -12,6 +12,7 @@ import pytest
 
 from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.storage import Store, StoreEntry
+from infra.storage.base import EntryFilter
 
 Tree = dict[str, str]
 _NOBODY = 65534
@@ -141,6 +142,22 @@ class StoreContract(ABC):
         found = list(self.store("folder").entries())
 
         assert found == [StoreEntry(name, len(text)) for name, text in sorted(tree.items())]
+
+    def test_some_files_are_listed(self) -> None:
+        class Some(EntryFilter):
+            def chooses(self, name: str) -> bool:
+                return name.endswith("a")
+
+            def enters(self, folder: str) -> bool:
+                return folder != "left"
+
+        self.fill("folder", {"a": "1", "b": "2", "d/a": "3", "d/b": "4", "d/e/a": "5"})
+        self.fill("file", "6")
+
+        names = [entry.name for entry in self.store("folder").entries(Some())]
+
+        assert names == ["a", "d/a", "d/e/a"]
+        assert list(self.store("file").entries(Some())) == []
 
     def test_a_file_is_listed_by_its_own_name(self) -> None:
         self.fill("file", "text")

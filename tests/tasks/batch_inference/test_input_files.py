@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,8 @@ from tasks.batch_inference import input_files, planning, splitting
 from tasks.batch_inference.input_files import InputFile
 from tasks.batch_inference.planning import Plan, PlannedPart
 from tasks.batch_inference.splitting import FilePart
+from tests.infra.storage.conftest import Bucket
+from tests.infra.storage.contract import as_nobody, write_tree
 
 NAMES = ["a.json", "b.jsonl", "july/a.jsonl", "july/x/c.jsonl", "june/[1].jsonl"]
 
@@ -54,6 +56,74 @@ def test_patterns_choose_files_and_exclude_wins(
     assert _chosen(folder, include, exclude) == expected
 
 
+ODD: dict[str, Callable[[Path], object]] = {
+    "pipe": os.mkfifo,
+    "lost": lambda path: path.symlink_to("../../nothing"),
+    "itself": lambda path: path.symlink_to(path),
+    "linked": lambda path: path.symlink_to("/etc"),
+    "file": lambda path: path.symlink_to("/etc/hostname"),
+    "loop": lambda path: path.symlink_to("."),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize(
+    ("include", "exclude"),
+    [
+        (["july/*.jsonl"], []),
+        (["*.jsonl"], ["june/odd", "june/odd/**", "june/*.jsonl", "july/x/**", "b.jsonl"]),
+        ([], ["june/**", "*/x/**", "b.jsonl", "*.json"]),
+    ],
+)
+def test_what_is_left_out_may_be_anything(
+    folder: Path, name: str, include: list[str], exclude: list[str]
+) -> None:
+    ODD[name](folder / "june" / "odd")
+
+    assert _chosen(folder, include, exclude) == ["july/a.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("pipe", "NotAFile"), ("lost", "LinkPointsOutside"), ("linked", "LinkPointsOutside"),
+        ("file", "LinkPointsOutside"), ("loop", "LinkLoops"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("include", [[], ["june/**"], ["odd*", "*.conf"]])
+def test_what_may_be_chosen_is_no_odd_thing(
+    folder: Path, name: str, code: str, include: list[str]
+) -> None:
+    ODD[name](folder / "june" / "odd")
+
+    with pytest.raises(BadInputError) as caught:
+        _chosen(folder, include)
+    assert caught.value.code == code
+
+
+def test_a_folder_that_may_not_be_read_is_not_entered(open_to_all: Path) -> None:
+    source = write_tree(open_to_all / "in", {"a.jsonl": "1", "lost+found/b.jsonl": "2"})
+    (source / "lost+found").chmod(0)
+
+    with as_nobody():
+        assert _chosen(source, [], ["lost+found/**"]) == ["a.jsonl"]
+        with pytest.raises(BadInputError) as caught:
+            _chosen(source)
+    assert caught.value.code == "NotReadable"
+
+
+@pytest.mark.integration
+def test_keys_that_are_left_out_may_be_no_paths(bucket: Bucket) -> None:
+    for key in ("in/a.jsonl", "in//b.txt", "in/x/../c.txt"):
+        bucket.put(key, "1")
+    found = storage.store(f"s3://{bucket.name}/in")
+
+    assert [file.name for file in input_files.select(found, ["*.jsonl"], [])] == ["a.jsonl"]
+    with pytest.raises(BadInputError) as caught:
+        input_files.select(found, [], [])
+    assert caught.value.code == "PathClimbs"
+
+
 def test_a_single_file_is_an_input(folder: Path) -> None:
     assert _chosen(folder / "b.jsonl") == ["b.jsonl"]
     assert _chosen(folder / "b.jsonl", ["*.jsonl"]) == ["b.jsonl"]
@@ -62,7 +132,9 @@ def test_a_single_file_is_an_input(folder: Path) -> None:
 def test_an_input_without_files_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 
-    with pytest.raises(BadInputError, match=r"none of the 5 files at .* is chosen by include"):
+    with pytest.raises(
+        BadInputError, match=r"no files at .*/in that include \['\*\.csv'\] and ex"
+    ):
         _chosen(folder, ["*.csv"])
     with pytest.raises((BadInputError, NotFoundError)):
         _chosen(tmp_path / "empty")
