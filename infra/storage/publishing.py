@@ -23,6 +23,7 @@ import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial as bound
+from itertools import chain
 from pathlib import Path
 
 from infra.errors import BadInputError, ModelyardError
@@ -258,12 +259,13 @@ class _FolderUpload:
         self._there = there
         self._usual = self._transfer.settings.transfer_part_mib * MIB
         large = [file for file in files if file.size > self._usual]
+        self._list_unfinished = bound(_unfinished, bucket, prefix, large)
         self._small = [file for file in files if file.size <= self._usual]
-        self._left = _unfinished(bucket, prefix, large)
+        left = self._list_unfinished()
         self._uploads = {
             file.key: _Upload(
                 bucket, file, part_size_for(file.size, self._usual),
-                there.get(file.key), self._left.get(file.key, []),
+                there.get(file.key), left.get(file.key, []),
             )
             for file in large
         }  # fmt: skip
@@ -300,10 +302,12 @@ class _FolderUpload:
             raise
 
     def abort_unused(self) -> None:
-        """Abort the uploads that an earlier publish has left, and this one did not resume."""
-        used = {upload.unfinished for upload in self._uploads.values()}
-        found = (each for some in self._left.values() for each in some if each not in used)
-        _abort(self._bucket, found)
+        """Abort the uploads of these files that are left once all of them are visible.
+
+        An earlier publish has left them, or this one, where the answer to a beginning was lost.
+        """
+        with contextlib.suppress(ModelyardError):
+            _abort(self._bucket, chain.from_iterable(self._list_unfinished().values()))
 
 
 class _Upload:

@@ -260,6 +260,27 @@ def test_a_completion_whose_answer_is_lost_is_found_out(
     assert len(sent_parts(server)) == 2
 
 
+def test_an_upload_whose_beginning_is_not_answered_is_aborted(
+    bucket: Bucket, server: Server, tmp_path: Path
+) -> None:
+    content = write(tmp_path / "source" / "a", 2 * PART)
+    begun = 0
+
+    def lose(answer: Answer) -> None:
+        nonlocal begun
+        if answer.method == "POST" and answer.query.startswith("uploads"):
+            begun += 1
+            if begun == 1:
+                answer.fail(503, "SlowDown")
+
+    server.lie = lose
+    publish(bucket, tmp_path / "source")
+
+    assert begun == 2
+    assert bucket.get("out/a") == content
+    assert bucket.uploads == []
+
+
 def _interrupted(
     bucket: Bucket, server: Server, source: Path, monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:
