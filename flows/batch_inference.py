@@ -8,7 +8,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from flows import batch_inference_pods
 from flows.flow_results import BatchInferenceResult
@@ -45,7 +44,7 @@ from tasks.batch_inference import (
 )
 from tasks.batch_inference.failure_reasons import FailureReason
 from tasks.batch_inference.inference_request import BatchInference
-from tasks.batch_inference.part_results import PartFiles
+from tasks.batch_inference.output_files import JoinedOutput
 from tasks.batch_inference.planning import Plan
 from tasks.batch_inference.predicting import Folders, ProgressRecorder
 from tasks.batch_inference.shard import ShardStatus
@@ -239,8 +238,8 @@ def _publish(
     plan: Plan,
     folders: Folders,
     tracked: Tracked,
-) -> dict[str, Any]:
-    """Join the results, check them, and publish them whole; the manifest."""
+) -> JoinedOutput:
+    """Join the results, check them, and publish them whole."""
     shutil.rmtree(folders.output, ignore_errors=True)
     folders.output.mkdir()
     described = {
@@ -250,10 +249,11 @@ def _publish(
         "input_format": request.input_format,
         "key": request.key or None,
     }
-    manifest = output_files.put_together(
+    output = output_files.put_together(
         folders.output, plan, folders.parts, request.input_format, described,
         context.raise_if_ended,
     )  # fmt: skip
+    manifest = output.manifest
     if not manifest["predicted"]:
         reasons = manifest["failure_reasons"]
         why = f": {reasons[0]['reason']}" if reasons else ""
@@ -262,7 +262,7 @@ def _publish(
         )
     publish_targets.record(tracked.run_id, outputs.canonical(request.output_uri))
     publication.publish(folders.output, request.output_uri)
-    return manifest
+    return output
 
 
 @contextlib.contextmanager
@@ -287,25 +287,18 @@ def _recording(context: RunContext, tracked: Tracked, plan: Plan) -> Iterator[Pr
 def _record(
     context: RunContext,
     request: BatchInference,
-    plan: Plan,
     folders: Folders,
-    manifest: dict[str, Any],
+    output: JoinedOutput,
     tracked: Tracked,
     recorder: ProgressRecorder,
 ) -> None:
     """Log the statistics of the results, their plots, and where they are."""
-    found = result_statistics.combined(
-        summary.statistics
-        for part in range(plan.part_count)
-        if (summary := PartFiles(folders.parts, part).read_summary())
-    )
-    metrics = {
-        "records": float(manifest["rows"]), "failed": float(manifest["failed"]), **found.metrics
-    }  # fmt: skip
+    found = result_statistics.combined(output.statistics)
+    records, failed = output.manifest["rows"], output.manifest["failed"]
+    metrics = {"records": float(records), "failed": float(failed), **found.metrics}
     for name, value in metrics.items():
         recorder.metric(name, value)
     plot = folders.root / PurePosixPath(batch_inference_results.PLOT).name
-    records, failed = manifest["rows"], manifest["failed"]
     plot.write_bytes(result_plots.draw(found, context.name, records, failed))
     for file in (plot, folders.output / output_files.MANIFEST):
         tracking.log_file(tracked.run_id, file, batch_inference_results.FOLDER)
@@ -357,13 +350,13 @@ def batch_inference(context: RunContext, request: BatchInference) -> RunResult:
     with disk_full_reported(folders.root), _recording(context, tracked, plan) as recorder:
         _predict(context, request, model, place, plan, folders, tracked, recorder)
         context.conclude(failed=False)
-        manifest = _publish(context, request, model, plan, folders, tracked)
-        _record(context, request, plan, folders, manifest, tracked, recorder)
+        output = _publish(context, request, model, plan, folders, tracked)
+        _record(context, request, folders, output, tracked, recorder)
     for folder in (folders.parts, folders.output, folders.staged, folders.model):
         shutil.rmtree(folder, ignore_errors=True)
     if choice.runs_in_pods(context.settings):
         batch_inference_pods.remove_staged(context)
-    uri = _manifest_uri(request)
+    uri, manifest = _manifest_uri(request), output.manifest
     return RunResult(
         {
             "mlflow_run_id": tracked.run_id,

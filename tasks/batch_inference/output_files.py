@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -59,6 +59,19 @@ class OutputFile:
     bytes: int
     sha256: str
     fault: str = ""
+
+
+@dataclass(frozen=True)
+class JoinedOutput:
+    """An output that is put together.
+
+    Attributes:
+        manifest: What was read and written.
+        statistics: Statistics of each part, in their order; see ``result_statistics.combined``.
+    """
+
+    manifest: dict[str, Any]
+    statistics: list[Mapping[str, Any]]
 
 
 def name_of(file: str, input_format: str) -> str:
@@ -110,8 +123,8 @@ def put_together(
     input_format: str,
     described: dict[str, Any],
     check_over: Callable[[], object],
-) -> dict[str, Any]:
-    """Write the output to ``folder``, and return the manifest.
+) -> JoinedOutput:
+    """Write the output to ``folder``; each part is read once.
 
     Args:
         folder: An empty folder.
@@ -125,11 +138,10 @@ def put_together(
         RunFailedError: With the code ``ResultsDamaged``, if the results of a part are missing, are
             not what was written, or do not have every record.
     """
-    reasons = FailureReasons()
     with HashedFile(folder / ERRORS) as errors:
+        collected = _Collected(errors)
         outputs = [
-            _join(folder, file, parts, input_format, errors, reasons, check_over)
-            for file in plan.files
+            _join(folder, file, parts, input_format, collected, check_over) for file in plan.files
         ]
     faults = errors.written
     if not faults.bytes:
@@ -140,12 +152,21 @@ def put_together(
         "predicted": sum(one.predicted for one in outputs),
         "failed": sum(one.failed for one in outputs),
         "errors": {"name": ERRORS, **asdict(faults)} if faults.bytes else None,
-        "failure_reasons": failure_reasons.shown(reasons.found, plan.file_of),
+        "failure_reasons": failure_reasons.shown(collected.reasons.found, plan.file_of),
         "files": [asdict(one) for one in outputs],
     }
     with HashedFile(folder / MANIFEST) as file:
         file.write(orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
-    return manifest
+    return JoinedOutput(manifest, collected.statistics)
+
+
+@dataclass(frozen=True)
+class _Collected:
+    """What all parts have, beside their results."""
+
+    errors: HashedFile
+    reasons: FailureReasons = field(default_factory=FailureReasons)
+    statistics: list[Mapping[str, Any]] = field(default_factory=list)
 
 
 def _join(
@@ -153,8 +174,7 @@ def _join(
     file: PlannedFile,
     parts: Path,
     input_format: str,
-    errors: HashedFile,
-    reasons: FailureReasons,
+    collected: _Collected,
     check_over: Callable[[], object],
 ) -> OutputFile:
     """One input file's output, of its parts' results."""
@@ -171,13 +191,14 @@ def _join(
             for chunk in _checked(files.results, summary.results, file.name, number):
                 check_over()
                 lines.write(chunk)
-            _add_errors(errors, file.name, number, files, summary)
-            reasons.merge(summary.reasons)
+            _add_errors(collected.errors, file.name, number, files, summary)
+            collected.reasons.merge(summary.reasons)
+            collected.statistics.append(summary.statistics)
             predicted, failed = predicted + summary.rows, failed + summary.failed
         if isinstance(lines, _Array):
             lines.end()
     if file.fault:
-        errors.write(_error(file.name, {"row": None, "error": file.fault}))
+        collected.errors.write(_error(file.name, {"row": None, "error": file.fault}))
     written = output.written
     return OutputFile(
         file.name, name, file.rows, predicted, failed, written.bytes, written.sha256, file.fault

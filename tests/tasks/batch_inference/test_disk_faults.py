@@ -146,7 +146,7 @@ def test_an_empty_file_of_errors_may_be_lost(plan: Plan, tmp_path: Path) -> None
 
     manifest = output_files.put_together(
         tmp_path / "out", plan, tmp_path / "parts", "jsonl", {}, lambda: None
-    )
+    ).manifest
 
     assert (manifest["predicted"], manifest["errors"]) == (RECORDS, None)
 

@@ -52,7 +52,7 @@ def test_every_record_is_once_in_the_output(
     (tmp_path / "out").mkdir()
     manifest = output_files.put_together(
         tmp_path / "out", plan, spec.folder, "jsonl", {}, lambda: None
-    )
+    ).manifest
     found = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").open()]
     assert kills >= 2
     assert (manifest["rows"], manifest["failed"]) == (RECORDS, 1)

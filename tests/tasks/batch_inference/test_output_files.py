@@ -37,13 +37,15 @@ def _predicted(folder: Path, parts: Path, form: str) -> planning.Plan:
                     writer.fail(one.rows[0], "k", "unlucky")
                 else:
                     writer.write(one.rows, None, {"prediction": np.array(one.columns["input"])})
-            writer.commit({})
+            writer.commit({"part": planned.number})
     return plan
 
 
 def _put(plan: planning.Plan, parts: Path, output: Path, form: str) -> dict[str, Any]:
     output.mkdir()
-    return output_files.put_together(output, plan, parts, form, {"model": "m"}, lambda: None)
+    joined = output_files.put_together(output, plan, parts, form, {"model": "m"}, lambda: None)
+    assert joined.statistics == [{"part": number} for number in range(plan.part_count)]
+    return joined.manifest
 
 
 def test_lines(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_every_record_is_once_in_the_output(tmp_path: Path, made: Any, seed: int
     (tmp_path / "out").mkdir()
     manifest = output_files.put_together(
         tmp_path / "out", made, tmp_path / "run" / "parts", "jsonl", {}, lambda: None
-    )
+    ).manifest
     found = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").open()]
     assert backend.kills_left == 0
     assert (manifest["rows"], manifest["failed"]) == (RECORDS, 1)
