@@ -188,18 +188,6 @@ def test_more_stale_objects_than_a_listing_has(
     assert bucket.keys == {"out/d/new": 1}
 
 
-def test_the_marker_of_a_folder_is_one(bucket: Bucket, tmp_path: Path) -> None:
-    for key in ("out/d/", "out/x/"):
-        bucket.put(key, "")
-
-    publish(bucket, write_tree(tmp_path / "source", {"d/new": "1"}))
-    with pytest.raises(BadInputError, match="out/x is a folder, where a file") as raised:
-        publish(bucket, write_tree(tmp_path / "source", {"x": "1"}))
-
-    assert raised.value.code == "NamesClash"
-    assert bucket.keys == {"out/d/": 0, "out/d/new": 1, "out/x/": 0}
-
-
 @pytest.mark.parametrize("size", [100, 2 * PART], ids=["small", "large"])
 @pytest.mark.parametrize("lies", [1, 1000], ids=["once", "always"])
 def test_bytes_that_arrive_wrong_are_noticed(

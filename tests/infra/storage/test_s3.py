@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from infra.errors import ModelyardError
+from infra.errors import BadInputError, ModelyardError
 from infra.storage import Store, store
 from tests.infra.storage.conftest import Bucket
-from tests.infra.storage.contract import StoreContract, Tree
+from tests.infra.storage.contract import StoreContract, Tree, write_tree
 from tests.infra.storage.server import Answer, Server
 
 
@@ -114,3 +116,16 @@ def test_half_a_listing_is_no_listing(bucket: Bucket, server: Server) -> None:
 
     assert store(f"s3://{bucket.name}/x").exists()
     assert [entry.name for entry in store(f"s3://{bucket.name}/x").entries()] == ["a"]
+
+
+def test_the_marker_of_a_folder_is_one(bucket: Bucket, tmp_path: Path) -> None:
+    for key in ("out/d/", "out/x/"):
+        bucket.put(key, "")
+    target = store(f"s3://{bucket.name}/out")
+
+    target.publish(write_tree(tmp_path / "source", {"d/new": "1"}))
+    with pytest.raises(BadInputError, match="out/x is a folder, where a file") as raised:
+        target.publish(write_tree(tmp_path / "source", {"x": "1"}))
+
+    assert raised.value.code == "NamesClash"
+    assert bucket.keys == {"out/d/": 0, "out/d/new": 1, "out/x/": 0}
