@@ -4,34 +4,79 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from modelyard_runtime.server import serving
-from modelyard_runtime.server.application import Application, RequestLimits
+from modelyard_runtime.server.admission import Admission
+from modelyard_runtime.server.application import Application
 from modelyard_runtime.server.batching import BatchLimits
 from modelyard_runtime.server.hosted_model import HostedModel
+from modelyard_runtime.server.request_bodies import RequestLimits
+from modelyard_runtime.server.scoring_application import ScoringApplication, ScoringSettings
+from modelyard_runtime.server.scoring_script import ScoringScript
+from modelyard_runtime.server.serving import Draining, Loadable
+
+TOKEN_VARIABLE = "MODELYARD_SERVE_TOKEN"  # noqa: S105 (its name)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve models until a signal ends the server."""
     given = _parser().parse_args(arguments)
+    application, models = _scoring(given) if given.entry_script else _serving(given)
+    opened = (
+        serving.listen(given.host, given.port)
+        if given.fd is None
+        else socket.socket(fileno=given.fd)
+    )
+    served = serving.serve(application, models, opened, given.drain, given.ready_file)
+    sys.exit(asyncio.run(served))
+
+
+def _serving(given: argparse.Namespace) -> tuple[Draining, Sequence[Loadable]]:
+    """Models, in the protocols."""
     limits = BatchLimits(given.batch_rows, given.queue, given.timeout)
     parameters = _pairs(given.parameter)
     models = [
         HostedModel.of_folder(name, given.version, Path(folder), parameters, limits)
         for name, folder in _models(given).items()
     ]
-    requests = RequestLimits(given.body_mib * 2**20, given.body_timeout)
-    application = Application(models, given.prefix, requests)
-    opened = (
-        serving.listen(given.host, given.port)
-        if given.fd is None
-        else socket.socket(fileno=given.fd)
-    )
-    sys.exit(asyncio.run(serving.serve(application, models, opened, given.drain)))
+    application = Application(models, given.prefix, _request_limits(given))
+    return _admitting(given, application, (), "error"), models
+
+
+def _scoring(given: argparse.Namespace) -> tuple[Draining, Sequence[Loadable]]:
+    """A scoring script, as Azure ML's server has it."""
+    try:
+        settings = ScoringSettings.from_environment()
+    except ValueError as error:
+        sys.exit(f"modelyard_runtime.server: {error}")
+    if given.model_dir is not None:
+        os.environ["AZUREML_MODEL_DIR"] = str(given.model_dir.resolve())
+    script = ScoringScript(given.entry_script, settings.seconds)
+    application = ScoringApplication(script, settings, _request_limits(given))
+    return _admitting(given, application, settings.origins, "message"), [script]
+
+
+def _request_limits(given: argparse.Namespace) -> RequestLimits:
+    return RequestLimits(given.body_mib * 2**20, given.body_timeout)
+
+
+def _admitting(
+    given: argparse.Namespace, application: Draining, origins: Sequence[str], key: str
+) -> Draining:
+    """The application behind its token; without ``--guarded``, whoever reaches it may ask it."""
+    token = os.environ.pop(TOKEN_VARIABLE, "").strip()
+    if given.token_file is not None:
+        token = given.token_file.read_text().strip()
+        if not token:
+            sys.exit(f"modelyard_runtime.server: {given.token_file} is empty.")
+    if not (token or given.guarded):
+        return application
+    return Admission(application, token, origins, key)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,6 +93,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="The address to listen on.")
     add("--port", type=int, default=8080, help="The port; 0 for any that is free.")
     add("--fd", type=int, help="A socket to accept from, instead of an address.")
+    add("--entry-script", type=Path,
+        help="A scoring script of Azure ML's, instead of models.")  # fmt: skip
+    add("--guarded", action="store_true",
+        help="Answer only requests under this machine's names, or with the token.")  # fmt: skip
+    add("--token-file", type=Path,
+        help=f"A file with the token that requests have to carry; else {TOKEN_VARIABLE}, if set.",
+        )  # fmt: skip
+    add("--ready-file", type=Path,
+        help="A file that is made when all is loaded; nothing is accepted before.")  # fmt: skip
     add("--prefix", default="", help="A path below which everything is served as well.")
     add("--batch-rows", type=int, default=BatchLimits.rows,
         help="Most rows that are predicted together.")  # fmt: skip

@@ -6,7 +6,6 @@ have any character, and nothing is redirected.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,9 +19,9 @@ from modelyard_runtime.server import instances, open_inference
 from modelyard_runtime.server.hosted_model import HostedModel
 from modelyard_runtime.server.open_inference import Answer
 from modelyard_runtime.server.refusals import RequestRefused
+from modelyard_runtime.server.request_bodies import Receive, RequestLimits, read_body
 
 Scope = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 _READS, _ASKS = ("GET", "HEAD"), ("POST",)
@@ -40,19 +39,6 @@ class Request:
 
     headers: Mapping[str, str]
     body: bytes
-
-
-@dataclass(frozen=True)
-class RequestLimits:
-    """Limits of a request.
-
-    Attributes:
-        body_bytes: Longest body.
-        body_seconds: Longest time that a body may take to arrive.
-    """
-
-    body_bytes: int = 128 * 2**20
-    body_seconds: float = 60.0
 
 
 Handler = Callable[[Request], Awaitable[Answer]]
@@ -110,7 +96,7 @@ class Application:
             )
         headers = {name.decode("latin-1"): value.decode("latin-1")
                    for name, value in scope["headers"]}  # fmt: skip
-        body = b"" if methods is _READS else await self._body(headers, receive)
+        body = b"" if methods is _READS else await read_body(headers, receive, self._limits)
         return await handler(Request(headers, body))
 
     def _path(self, scope: Scope) -> list[str]:
@@ -121,30 +107,6 @@ class Application:
         if self._prefix and parts[: len(self._prefix)] == self._prefix:
             parts = parts[len(self._prefix) :] or [""]
         return parts
-
-    async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
-        most = self._limits.body_bytes
-        declared = headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > most:
-            raise _too_large(most)
-        parts: list[bytes] = []
-        length = 0
-        try:
-            async with asyncio.timeout(self._limits.body_seconds):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise RequestRefused(400, "The request ended before its body did.")
-                    parts.append(message.get("body", b""))
-                    length += len(parts[-1])
-                    if length > most:
-                        raise _too_large(most)
-                    if not message.get("more_body"):
-                        return parts[0] if len(parts) == 1 else b"".join(parts)
-        except TimeoutError:
-            raise RequestRefused(
-                408, "The body took too long to arrive.", {"connection": "close"}
-            ) from None
 
     def _route(self, path: Sequence[str]) -> tuple[Sequence[str], Handler]:
         if found := self._routes.get(tuple(path)):
@@ -246,10 +208,3 @@ class Application:
 
 def _json(value: object) -> bytes:
     return orjson.dumps(value)
-
-
-def _too_large(most: int) -> RequestRefused:
-    return RequestRefused(
-        413, f"The body has more than {most} bytes, the most that is taken.",
-        {"connection": "close"},
-    )  # fmt: skip

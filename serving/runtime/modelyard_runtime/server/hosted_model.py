@@ -33,6 +33,7 @@ class HostedModel:
     ) -> None:
         """Serve what ``loader`` returns as ``name``."""
         self.name = name
+        self.label = f"The model {name}"
         self.version = version
         self._loader = loader
         self._limits = limits

@@ -8,15 +8,39 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import uvicorn
-
-from modelyard_runtime.server.application import Application
-from modelyard_runtime.server.hosted_model import HostedModel
 
 _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 75
 _ENDINGS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Loadable(Protocol):
+    """What a server loads before it can answer: a model, or a scoring script."""
+
+    label: str
+
+    async def load(self) -> None:
+        """Load it.
+
+        Raises:
+            Exception: If that fails; the message is shown with the label.
+        """
+
+    def close(self) -> None:
+        """End what it does."""
+
+
+class Draining(Protocol):
+    """An ASGI application that is not ready any more once it drains."""
+
+    is_draining: bool
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -33,12 +57,25 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def serve(
-    application: Application, models: Sequence[HostedModel], opened: socket.socket, drain: float
+    application: Draining,
+    models: Sequence[Loadable],
+    opened: socket.socket,
+    drain: float,
+    ready: Path | None = None,
 ) -> int:
     """Serve until a signal ends the server.
 
     It is live at once, and ready when all models are loaded. At the signal it accepts nothing
     more, and has ``drain`` seconds to answer what it has begun.
+
+    Args:
+        application: What answers.
+        models: What is loaded first.
+        opened: Where to listen.
+        drain: Seconds.
+        ready: With it, connections are accepted only once all is loaded, and this file is made
+            then: for one of several processes that share the socket, another of which answers
+            meanwhile.
 
     Returns:
         The exit status: 1 if a model could not be loaded.
@@ -56,11 +93,15 @@ async def serve(
     # answer of two packets would wait 40 ms for the acknowledgement of the first.
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     opened.listen(_BACKLOG)
+    if ready:
+        if await _load(models, None):
+            return 1
+        ready.touch()
     host, port = opened.getsockname()[:2]
     serving = asyncio.ensure_future(server.serve(sockets=[opened]))
     print(f"Listening on http://{host}:{port}", file=sys.stderr, flush=True)
     try:
-        failed = await _load(models, serving)
+        failed = not ready and await _load(models, serving)
         if failed:
             server.should_exit = True
         await serving
@@ -70,24 +111,25 @@ async def serve(
     return int(failed)
 
 
-async def _load(models: Sequence[HostedModel], serving: asyncio.Future[None]) -> bool:
+async def _load(models: Sequence[Loadable], serving: asyncio.Future[None] | None) -> bool:
     """Load the models one after another; whether one could not be."""
     for model in models:
         loading = asyncio.ensure_future(model.load())
-        await asyncio.wait({loading, serving}, return_when=asyncio.FIRST_COMPLETED)
+        awaited = {loading} if serving is None else {loading, serving}
+        await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():  # the server is to end
             return False
         if error := loading.exception():
-            print(f"The model {model.name} failed to load: {error}", file=sys.stderr, flush=True)
+            print(f"{model.label} failed to load: {error}", file=sys.stderr, flush=True)
             return True
-        print(f"The model {model.name} is ready.", file=sys.stderr, flush=True)
+        print(f"{model.label} is ready.", file=sys.stderr, flush=True)
     return False
 
 
 class _Server(uvicorn.Server):
     """A server that is not ready any more from the signal on."""
 
-    def __init__(self, config: uvicorn.Config, application: Application) -> None:
+    def __init__(self, config: uvicorn.Config, application: Draining) -> None:
         super().__init__(config)
         self._application = application
 

@@ -1,7 +1,7 @@
 """The protocols' vectors: what is asked, and what the answer has to be.
 
-Those of score.py and of OpenAI's protocol are not spoken yet, and those of a server's life are in
-``test_serving.py``.
+OpenAI's protocol is not spoken yet; those of score.py are in ``test_scoring_script.py``, and those
+of a server's life in ``test_serving.py``.
 """
 
 from __future__ import annotations
