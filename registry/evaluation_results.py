@@ -12,6 +12,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from registry.views import View
 
 FOLDER = "evaluation"  # of the run's artifacts, and below the output's URI
+MOST_COMPARED = 10  # evaluations with each other
 RESULT, CURVES, SAMPLE = "result.json", "curves.json", "sample.npz"
 
 # Tag of an evaluation's MLflow run: the version that was evaluated.

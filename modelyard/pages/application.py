@@ -25,6 +25,7 @@ from infra import home as homes
 from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError, StackError
 from modelyard import tensorboards
 from modelyard.pages import (
+    comparisons,
     downloads,
     graphs,
     home,
@@ -34,6 +35,7 @@ from modelyard.pages import (
     schedule_facts,
     servers,
 )
+from modelyard.pages.comparisons import ChosenEvaluations
 from modelyard.pages.graphs import Sources
 from pipelines.drawing import style, text
 from registry.pipelines import pipelines
@@ -88,6 +90,7 @@ def application(sources: Sources) -> ASGIApp:
             Route("/runs/{run}/statistics.png", pages.statistics),
             Route("/pipelines/{name}", pages.pipeline),
             Route("/schedules/{schedule}", pages.schedule),
+            Route("/evaluations", pages.evaluations),
             Route("/static/states.css", _states),
             Mount("/static", StaticFiles(directory=static)),
         ],
@@ -183,6 +186,16 @@ class _Pages:
         found = await run_in_threadpool(self._sources.schedule, key)
         shown = await run_in_threadpool(schedule_facts.of, found, self._sources.servers.run)
         return self._page("schedule.html", shown=shown)
+
+    async def evaluations(self, request: Request) -> Response:
+        """List the newest evaluations, and compare those that are chosen."""
+        asked = request.query_params
+        runs = [graphs.run_id(run) for run in asked.getlist("run")]
+        chosen = ChosenEvaluations.of(runs, asked.get("class", ""))
+        found = await run_in_threadpool(
+            comparisons.of, self._sources.servers, self._sources.comparing, chosen
+        )
+        return self._page("evaluations.html", shown=found, chosen=chosen)
 
     async def artifact(self, request: Request) -> Response:
         """Download an artifact of a run."""

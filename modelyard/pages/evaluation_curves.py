@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -12,8 +12,11 @@ from registry.evaluation_results import (
     ErrorCurvesView,
     EvaluationCurvesView,
     EvaluationResultView,
+    RankingCurveView,
 )
 from tasks.evaluation import curve_lines
+
+_TOGETHER = "all classes together"
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def _thresholds(curves: EvaluationCurvesView, chosen: str) -> ChartView:
         name = chosen or list(curves.classes)[-1]
         curve, of = curves.classes[name], evaluation_tables.name_of(name)
     else:
-        curve, of = curves.micro, "all classes together"
+        curve, of = curves.micro, _TOGETHER
     lines = zip(("precision", "recall"), curve_lines.by_threshold(of, curve), strict=True)
     return charts.of_rates(
         f"By threshold: {of}", "threshold", "", [replace(line, name=name) for name, line in lines],
@@ -153,3 +156,88 @@ def within(errors: ErrorCurvesView) -> Points:
     """Return the share of records whose absolute error is at most so large."""
     steps = max(1, len(errors.quantiles) - 1)
     return [(error, at / steps) for at, error in enumerate(errors.quantiles)]
+
+
+class ComparedCurves:
+    """Curves of several evaluations in the same charts, added one after another."""
+
+    def __init__(self, chosen: str) -> None:
+        """Draw the curves of a class; of the one that matters most if ``chosen`` is empty."""
+        self._chosen = chosen
+        self._of = ""
+        self._legend: list[LegendEntry] = []
+        self._classes: list[tuple[str, RankingCurveView]] = []
+        self._errors: list[tuple[str, str, ErrorCurvesView]] = []
+
+    def add(
+        self,
+        name: str,
+        page: str,
+        result: EvaluationResultView,
+        curves: EvaluationCurvesView,
+        names: Mapping[str, str],
+    ) -> None:
+        """Add an evaluation.
+
+        Args:
+            name: Its name.
+            page: Path of its page.
+            result: Its result.
+            curves: Its curves.
+            names: How it calls the classes of the first one.
+        """
+        style = charts.style(len(self._legend))
+        shown = evaluation_tables.name_of(name)
+        if curves.errors is not None:
+            self._errors.append((style, shown, curves.errors))
+            self._legend.append(LegendEntry(style, shown, "", page))
+            return
+        of_class = self._chosen or (list(names)[-1] if len(names) == 2 else "")
+        curve = curves.classes.get(names.get(of_class, "")) if of_class else curves.micro
+        if curve is None:
+            return
+        suffix = f"/{names[of_class]}" if of_class else "_micro"
+        self._of = evaluation_tables.name_of(of_class) if of_class else _TOGETHER
+        self._classes.append((shown, curve))
+        self._legend.append(LegendEntry(style, shown, areas(result, suffix), page))
+
+    def view(self, link: str) -> CurvesView | None:
+        """Return the curves; None if none has any.
+
+        Args:
+            link: The page that shows the usual ones.
+        """
+        if not self._legend:
+            return None
+        made = self._of_errors() if self._errors else self._of_classes()
+        chosen = evaluation_tables.name_of(self._chosen) if self._classes else ""
+        return CurvesView(made, self._legend, chosen=chosen, link=f"{link}#curves")
+
+    def _of_classes(self) -> list[ChartView]:
+        names, found = zip(*self._classes, strict=True)
+        precise = list(map(curve_lines.precision_recall, names, found))
+        return [
+            charts.of_rates(
+                f"ROC: {self._of}", "false positive rate", "recall",
+                map(curve_lines.roc, names, found),
+            ),
+            charts.of_rates(f"Precision-recall: {self._of}", "recall", "precision", precise),
+        ]  # fmt: skip
+
+    def _of_errors(self) -> list[ChartView]:
+        return [
+            charts.of_values(
+                "Absolute errors", "absolute error", "share of records",
+                [(style, name, within(errors)) for style, name, errors in self._errors],
+            ),
+            charts.of_values(
+                "Residuals", "prediction minus true value", "share of records",
+                [(style, name, _shares(errors)) for style, name, errors in self._errors],
+            ),
+        ]  # fmt: skip
+
+
+def _shares(errors: ErrorCurvesView) -> Points:
+    """The outline of a histogram of residuals, as shares of the records."""
+    total = sum(errors.counts) or 1
+    return [(edge, count / total) for edge, count in stairs(errors)]

@@ -26,7 +26,7 @@ from registry.runs import statuses
 from registry.runs.run_views import RunView
 
 _logger = logging.getLogger(__name__)
-_MOST_BYTES = 32 * 2**20
+MOST_BYTES = 32 * 2**20
 _MOST_REMARKS = 10
 
 
@@ -84,7 +84,7 @@ def of(
         source: Prefect and MLflow.
         chosen: The class whose curves are shown; empty for the first ones.
     """
-    begun = EvaluationPageView(model=_model(run, tracked), inference=_inference(run, source))
+    begun = EvaluationPageView(model=model(run, tracked), inference=_inference(run, source))
     if run.mlflow_run_id is None:
         return begun
     try:
@@ -123,7 +123,7 @@ def read_result(source: EvaluationSource, mlflow_run_id: str) -> EvaluationResul
         StackError: If MLflow does not answer.
         ValueError: If it is not a result.
     """
-    found = source.artifact(mlflow_run_id, f"{FOLDER}/{RESULT}", _MOST_BYTES)
+    found = source.artifact(mlflow_run_id, f"{FOLDER}/{RESULT}", MOST_BYTES)
     return evaluation_results.result(found) if found is not None else None
 
 
@@ -134,11 +134,12 @@ def read_curves(source: EvaluationSource, mlflow_run_id: str) -> EvaluationCurve
         StackError: If MLflow does not answer.
         ValueError: If they are not curves.
     """
-    found = source.artifact(mlflow_run_id, f"{FOLDER}/{CURVES}", _MOST_BYTES)
+    found = source.artifact(mlflow_run_id, f"{FOLDER}/{CURVES}", MOST_BYTES)
     return evaluation_results.curves(found) if found is not None else None
 
 
-def _model(run: RunView, tracked: TrackedRun | None) -> Ref | None:
+def model(run: RunView, tracked: TrackedRun | None) -> Ref | None:
+    """Return the model version that a run evaluates; None before it is known."""
     evaluated = tracked.tags.get(EVALUATED_TAG, "") if tracked else ""
     return listing.model_ref(evaluated or str(run.parameters.get("model") or ""))
 

@@ -7,7 +7,7 @@ import hashlib
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -27,6 +27,7 @@ from modelyard.pages import (
     schedule_facts,
     trials,
 )
+from modelyard.pages.comparison_thread import ComparisonThread
 from modelyard.pages.details import Details, FullRow
 from modelyard.pages.listing import Input, Ref
 from modelyard.pages.run_facts import RunPageView
@@ -108,6 +109,7 @@ class Sources:
         overview: Returns the trials of a tuning, as ``trial_results.overview``.
         schedule: Returns a schedule by its name or id. Raises NotFoundError if there is none.
         schedule_name: Returns the name of the schedule with an id.
+        comparing: Compares evaluations.
     """
 
     runs: Path
@@ -121,6 +123,7 @@ class Sources:
     overview: trials.Overview = trial_results.overview
     schedule: Callable[[str], ScheduleDetailView] = schedule_facts.show
     schedule_name: Callable[[str], str] = schedule_rows.name_of
+    comparing: ComparisonThread = field(default_factory=ComparisonThread)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import numpy as np
 from modelyard_runtime.frames import Array
 
 from infra.errors import BadInputError, ConflictError
+from registry.evaluation_results import MOST_COMPARED
 from tasks.evaluation import bootstrap
 from tasks.evaluation.class_labels import label_text
 from tasks.evaluation.gate import GateSide
 
-MOST_EVALUATIONS = 10
 LOWER_IS_BETTER = frozenset({"log_loss", "mae", "mape", "rmse", "rmsle"})
 
 
@@ -73,10 +73,10 @@ def check_comparable(records: Sequence[EvaluationRecord]) -> None:
         BadInputError: With the code ``EvaluationsNotComparable``, for fewer than two or too many.
         ConflictError: With the same code, if they differ; the message says in what.
     """
-    if not 2 <= len(records) <= MOST_EVALUATIONS:
+    if not 2 <= len(records) <= MOST_COMPARED:
         raise BadInputError(
             f"{len(records)} evaluations cannot be compared.",
-            f"Give 2 to {MOST_EVALUATIONS}.",
+            f"Give 2 to {MOST_COMPARED}.",
             code="EvaluationsNotComparable",
         )
     if found := differences(records):
@@ -95,7 +95,7 @@ def sides(records: Sequence[EvaluationRecord]) -> list[GateSide]:
     rows = min(int(record.result["counts"]["evaluated"]) for record in records)
     drawn = bootstrap.replicates(bootstrap.pair(samples, rows), names)
     return [
-        GateSide(_renamed(record.result, names), deviations)
+        GateSide(_renamed(record, records[0]), deviations)
         for record, deviations in zip(records, drawn, strict=True)
     ]
 
@@ -116,16 +116,20 @@ def _in_order(record: EvaluationRecord, names: list[str] | None) -> dict[str, Ar
     return found
 
 
-def _renamed(result: Mapping[str, Any], names: list[str] | None) -> dict[str, float | None]:
+def class_names(record: EvaluationRecord, first: EvaluationRecord) -> dict[str, str]:
+    """How an evaluation calls the classes, by the names of a comparable one."""
+    own = {label_text(name): name for name in record.result["class_names"]}
+    return {name: own[label_text(name)] for name in first.result["class_names"]}
+
+
+def _renamed(record: EvaluationRecord, first: EvaluationRecord) -> dict[str, float | None]:
     """Metrics of classes by the names of the first evaluation."""
-    metrics: dict[str, float | None] = dict(result["metrics"])
-    if names is None:
-        return metrics
-    shown = {label_text(name): name for name in names}
-    for own in result["class_names"]:
-        for name in [name for name in metrics if name.endswith(f"/{own}")]:
-            metrics[f"{name.removesuffix(own)}{shown[label_text(own)]}"] = metrics.pop(name)
-    return metrics
+    shown = {own: name for name, own in class_names(record, first).items()}
+    found = {}
+    for metric, value in record.result["metrics"].items():
+        name, slash, of = metric.partition("/")
+        found[f"{name}{slash}{shown.get(of, of)}"] = value
+    return found
 
 
 def compare(records: Sequence[EvaluationRecord]) -> dict[str, Any]:

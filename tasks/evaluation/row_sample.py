@@ -7,6 +7,8 @@ evaluations of one data set have the same rows, and can be compared row by row.
 from __future__ import annotations
 
 import hashlib
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from modelyard_runtime.frames import Array
 
 _MOST_ROWS = 50_000
 _MOST_SCORES = 1_000_000
+_MOST_BYTES = 64 * 2**20  # a sample has 10 MB
 
 
 def most_rows(classes: int) -> int:
@@ -81,8 +84,26 @@ def read(path: Path) -> dict[str, Array]:
     """The columns that :func:`write` has written.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is none, or is larger than one that was written.
         OSError: If it cannot be read.
     """
-    with np.load(path, allow_pickle=False) as found:
+    return parse(path.read_bytes())
+
+
+def parse(content: bytes) -> dict[str, Array]:
+    """The same of a file's content.
+
+    Raises:
+        ValueError: If it is none, or is larger than one that was written.
+    """
+    file = io.BytesIO(content)
+    try:
+        with zipfile.ZipFile(file) as packed:
+            size = sum(member.file_size for member in packed.infolist())
+    except zipfile.BadZipFile as error:
+        raise ValueError("The sample is not a zip file.") from error
+    if size > _MOST_BYTES:
+        raise ValueError(f"The sample has {size} bytes, more than {_MOST_BYTES}.")
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as found:
         return {name: found[name] for name in found.files}

@@ -93,7 +93,30 @@ def check_comparison_and_gate(stack, tmp_path):
     assert third["user"]
     assert third["gate"]["rules"][0]["lower"] < 0
     assert stack.ask("evaluation", "show", "none").code != 0
+    check_pages(stack, stack.named("judged"), run)
     assert stack.ask("model", "delete", "answers", "--version", "1").error["code"] == "ModelInUse"
+
+
+def check_pages(stack, judged, worse):
+    """The pages of an evaluation and of a comparison show what the command does."""
+    shown = fetch(stack, f"/runs/{judged}")
+    assert "judged batch inference</a>" in shown
+    assert "By the values of region" in shown
+    assert shown.count("<figure") == 3
+    address = f"/evaluations?run={judged}&run={worse}"
+    compared = wait_for(lambda: finished(fetch(stack, address)), 60, "the comparison")
+    assert ">roc_auc</td>" in compared
+    assert "data-verdict=" in compared
+    assert compared.count("<polyline") == 4
+
+
+def fetch(stack, path):
+    with stack.urlopen(f"{stack.link('web')}{path}") as answer:
+        return answer.read().decode()
+
+
+def finished(page):
+    return None if "are being computed" in page else page
 
 
 def test_a_model_is_evaluated(stack, estimator, tmp_path):

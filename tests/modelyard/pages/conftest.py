@@ -14,6 +14,7 @@ import pytest
 from infra.errors import NotFoundError, StackError
 from infra.mlflow import RegisteredModel
 from modelyard.pages.application import application
+from modelyard.pages.comparison_thread import ComparisonThread
 from modelyard.pages.graphs import Sources
 from modelyard.pages.servers import TrackedRun
 from modelyard.tensorboards import TensorBoard
@@ -58,6 +59,7 @@ class World:
     tried: TuningOverviewView = _NO_TRIALS
     logged: dict[str, list[str]] = field(default_factory=dict)
     shown_schedules: dict[str, ScheduleDetailView] = field(default_factory=dict)
+    comparing: ComparisonThread = field(default_factory=lambda: ComparisonThread(wait_seconds=60))
 
     # Prefect and MLflow
 
@@ -200,6 +202,7 @@ def connected(world: World, **options: bool) -> TestClient:
     sources = Sources(
         world.home / "runs", world, world.compiled, world.nodes, world.node, world.pipelines,
         world.schedules, lambda: world.boards, world.overview, world.schedule, world.schedule_name,
+        world.comparing,
     )  # fmt: skip
     return TestClient(application(sources), base_url="http://127.0.0.1:4300", **options)  # type: ignore[arg-type]
 

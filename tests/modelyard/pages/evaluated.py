@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
+
+import numpy as np
 
 from tests.modelyard.pages.conftest import World, tracked
 
@@ -58,6 +61,30 @@ ERRORS = {
     "errors": {"quantiles": [0, 1, 4], "edges": [-1, 0, 4], "counts": [1, 2],
                "targets": [1, 2.5], "predictions": [2, 2]},
 }  # fmt: skip
+
+
+def sampled(
+    world: World, mlflow_run: str, hits: float, rows: int = 60, *, classes: int = 2
+) -> None:
+    """Have a sample of rows, of which a share is predicted right; 0 classes for a regression."""
+    random = np.random.default_rng(0)
+    columns: dict[str, Any] = {"id": np.arange(rows, dtype=np.uint64)}
+    if classes:
+        targets = np.arange(rows) % classes
+        right = random.random(rows) < hits
+        predictions = np.where(right, targets, (targets + 1) % classes)
+        scores = np.full((rows, classes), 0.2 / (classes - 1))
+        scores[np.arange(rows), predictions] = 0.8
+        columns |= {"target": targets, "prediction": predictions, "probabilities": scores}
+    else:
+        targets = np.arange(1.0, rows + 1)
+        columns |= {
+            "target": targets,
+            "prediction": targets + (1 - hits) * random.normal(size=rows),
+        }
+    written = io.BytesIO()
+    np.savez_compressed(written, allow_pickle=False, **columns)
+    world.artifacts[mlflow_run, "evaluation/sample.npz"] = written.getvalue()
 
 
 def keep(

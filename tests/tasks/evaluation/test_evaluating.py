@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -258,6 +260,15 @@ class TestSample:
             "id": [0, 1, 2], "target": [0.5, 1, 2],
         }  # fmt: skip
         assert row_sample.RowSample(3).columns()["id"].size == 0
+
+    def test_what_is_none_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="not a zip file"):
+            row_sample.parse(b"")
+        written = io.BytesIO()
+        with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as packed:
+            packed.writestr("target.npy", bytes(65 * 2**20))
+        with pytest.raises(ValueError, match="more than"):
+            row_sample.parse(written.getvalue())
 
     def test_it_is_smaller_with_many_classes(self) -> None:
         assert row_sample.most_rows(0) == row_sample.most_rows(2) == 50_000
