@@ -46,13 +46,14 @@ class FailureReasons:
         self.merge([FailureReason(reason[:_LONGEST], 1, part, row)])
 
     def merge(self, others: Iterable[FailureReason]) -> None:
-        """Count what is counted already; what comes first is shown."""
+        """Count what is counted already; the reason of the first record is shown."""
         for one in others:
             kind = _VALUE.sub("…", one.reason)
             if kind not in self._found and len(self._found) >= _MOST_KINDS:
                 kind = next(reversed(self._found))  # beyond the limit the last kind takes all
-            known = self._found.get(kind)
-            self._found[kind] = replace(known, count=known.count + one.count) if known else one
+            known = self._found.get(kind, replace(one, count=0))
+            first = min(known, one, key=lambda found: (found.part, found.row))
+            self._found[kind] = replace(first, count=known.count + one.count)
 
     @property
     def found(self) -> list[FailureReason]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -107,10 +107,18 @@ class PartFiles:
 class PartWriter:
     """Writes the results of a part. Without :meth:`commit` nothing of them counts."""
 
-    def __init__(self, files: PartFiles) -> None:
+    def __init__(self, files: PartFiles, first_row: int) -> None:
+        """Write to ``files``.
+
+        Args:
+            files: The part's files.
+            first_row: Number of its first record in its file; every later one is written, or
+                fails.
+        """
         self._files = files
         self._results = HashedFile(files.results)
         self._errors = HashedFile(files.errors)
+        self._in_order = _RowOrder(first_row)
         self._reasons = FailureReasons()
         self.rows = self.failed = 0
 
@@ -125,7 +133,7 @@ class PartWriter:
         """Write the predictions of a batch.
 
         Args:
-            rows: Its records' numbers in their file.
+            rows: Its records' numbers in their file, ascending.
             keys: Its records' keys; None if records have none.
             outputs: What was predicted, by name.
 
@@ -145,7 +153,8 @@ class PartWriter:
                 raise OutputError(f"{name} has {len(named[name])} values for {len(rows)} records.")
         line = b"{" + b",".join(dumps(name).replace(b"%", b"%%") + b":%b" for name in named)
         line += b"}\n"
-        self._results.write(b"".join(map(line.__mod__, zip(*named.values(), strict=True))))
+        lines = map(line.__mod__, zip(*named.values(), strict=True))
+        self._in_order.write(self._results, rows, lines)
         self.rows += len(rows)
 
     def fail(self, row: int, key: Any, reason: str) -> None:
@@ -155,7 +164,7 @@ class PartWriter:
             line = dumps(found | {"error": reason})
         except (TypeError, ValueError, RecursionError):
             line = dumps({"row": row, "error": reason})
-        self._errors.write(line + b"\n")
+        self._in_order.write(self._errors, [row], [line + b"\n"])
         self._reasons.add(self.number, row, reason)
         self.failed += 1
 
@@ -170,7 +179,12 @@ class PartWriter:
         return self._reasons.found
 
     def commit(self, statistics: Mapping[str, Any]) -> PartSummary:
-        """Have the part count, all at once."""
+        """Have the part count, all at once.
+
+        Raises:
+            RuntimeError: If a record is neither predicted nor failed, and later ones are.
+        """
+        self._in_order.check_complete()
         summary = PartSummary(
             self.rows, self.failed, self._results.close(), self._errors.close(), statistics,
             self.reasons,
@@ -182,6 +196,35 @@ class PartWriter:
             os.fsync(file.fileno())
         staged.replace(self._files.summary)
         return summary
+
+
+class _RowOrder:
+    """Writes lines of records in the order of their rows, whatever order they come in."""
+
+    def __init__(self, first_row: int) -> None:
+        self._next = first_row
+        self._held: dict[int, tuple[HashedFile, bytes]] = {}
+
+    def write(self, file: HashedFile, rows: Sequence[int], lines: Iterable[bytes]) -> None:
+        """Write a line for each of ``rows``, which ascend, once all rows before it are written."""
+        if rows[0] == self._next and rows[-1] - rows[0] == len(rows) - 1:
+            file.write(b"".join(lines))
+            self._next += len(rows)
+        else:
+            self._held.update(zip(rows, ((file, line) for line in lines), strict=True))
+        while self._next in self._held:
+            file, line = self._held.pop(self._next)
+            file.write(line)
+            self._next += 1
+
+    def check_complete(self) -> None:
+        """Refuse to be over while lines wait for those of an earlier row.
+
+        Raises:
+            RuntimeError: If some do.
+        """
+        if self._held:
+            raise RuntimeError(f"Row {self._next} has no result, and {min(self._held)} has one.")
 
 
 class HashedFile:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from modelyard_runtime.frames import Array, Columns, objects
-from modelyard_runtime.records import alike, column, columns
+from modelyard_runtime.records import column, columns, form
 
 from tasks.batch_inference import csv_columns
 from tasks.batch_inference.csv_columns import CsvType
@@ -24,6 +24,10 @@ from tasks.batch_inference.splitting import CsvEnds, FilePart, column_names, is_
 _BLOCK = 2**20
 _BLANK = b" \t\r\n"
 _SHOWN = 200
+# So much of a file may be read after a record that waits for others of its form: their results,
+# which come before its own, are held until then.
+_MOST_AHEAD = 16_384  # records
+_MOST_BYTES_AHEAD = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ def read(
     key: str = "",
     types: str | None = None,
 ) -> Iterator[Batch | BadRecord]:
-    """The records of a part in their order; batches have ``batch_size`` records at most.
+    """The records of a part; batches have ``batch_size`` records at most.
+
+    Those of JSON that have different fields are not in their order: see ``_FormBatches``.
 
     Args:
         path: The file.
@@ -154,7 +160,7 @@ def _read_parquet(
         for group in file.iter_batches(batch_size, range(part.start, part.end)):
             table = pa.Table.from_batches([group])
             rows, keys = range(row, row + table.num_rows), None
-            if key in table.column_names:
+            if key and key in table.column_names:
                 keys = _arrow_values(table[key])
                 table = table.drop_columns(key)
             columns = {name: _arrow_column(table[name]) for name in table.column_names}
@@ -175,6 +181,7 @@ def _parsed(
     texts: Iterator[bytes], row: int, batch_size: int, key: str
 ) -> Iterator[Batch | BadRecord]:
     """Batches of JSON texts, one for each record."""
+    batches = _FormBatches(batch_size, key)
     while some := list(itertools.islice(texts, batch_size)):
         try:
             records, rows = list(map(orjson.loads, some)), list(range(row, row + len(some)))
@@ -187,14 +194,59 @@ def _parsed(
                 else:
                     records.append(found)
                     rows.append(at)
-        for group in alike(records):
-            chosen = slice(group.start, group.stop)
-            found, keys = dict(columns(records[chosen])), None
-            if key and key in found and isinstance(records[group.start], dict):
-                keys = [record[key] for record in records[chosen]]
-                del found[key]
-            yield Batch(rows[chosen], found, keys)
+        yield from batches.add(rows, records, sum(map(len, some)))
         row += len(some)
+    yield from batches.rest()
+
+
+class _FormBatches:
+    """Batches of records of one form.
+
+    A record waits for others of its form until their batch is full, or until much has come since.
+    """
+
+    def __init__(self, batch_size: int, key: str) -> None:
+        self._batch_size = batch_size
+        self._key = key
+        self._waiting: dict[Hashable, tuple[list[int], list[Any]]] = {}
+        self._records = self._bytes = 0  # that have come since none waited
+
+    def add(self, rows: Sequence[int], records: Sequence[Any], size: int) -> Iterator[Batch]:
+        """The batches that are due with these records, at most a batch of them.
+
+        Args:
+            rows: Their numbers in the file.
+            records: The records.
+            size: How many bytes of text they are.
+        """
+        forms = list(map(form, records))
+        if not self._waiting and forms and forms.count(forms[0]) == len(forms):
+            yield self._batch(rows, records)
+            return
+        for row, record, own in zip(rows, records, forms, strict=True):
+            waiting = self._waiting.setdefault(own, ([], []))
+            waiting[0].append(row)
+            waiting[1].append(record)
+            if len(waiting[0]) == self._batch_size:
+                yield self._batch(*self._waiting.pop(own))
+        self._records += len(records)
+        self._bytes += size
+        if self._records >= _MOST_AHEAD or self._bytes >= _MOST_BYTES_AHEAD or not self._waiting:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[Batch]:
+        """The batches of the records that wait."""
+        waiting, self._waiting = self._waiting, {}
+        self._records = self._bytes = 0
+        for rows, records in waiting.values():
+            yield self._batch(rows, records)
+
+    def _batch(self, rows: Sequence[int], records: Sequence[Any]) -> Batch:
+        found, keys = dict(columns(records)), None
+        if self._key and self._key in found and isinstance(records[0], dict):
+            keys = [record[self._key] for record in records]
+            del found[self._key]
+        return Batch(rows, found, keys)
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ class Shard:
             files = PartFiles(self._spec.folder, planned.number)
             done = files.read_summary()
             if done is None:
-                with PartWriter(files) as writer:
+                with PartWriter(files, planned.part.first_row) as writer:
                     self._predict(planned, writer)
                 on_predicted(planned, files)
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,6 +104,7 @@ class _Results:
         self._name = name
         self._fields = (request.prediction_field, request.probabilities_field)
         self._next = self._read()
+        self._ahead: dict[int, _Predicted] = {}
 
     def close(self) -> None:
         self._file.close()
@@ -111,15 +112,20 @@ class _Results:
     @property
     def is_read(self) -> bool:
         """Whether nothing is left."""
-        return self._next is None
+        return self._next is None and not self._ahead
 
-    def upto(self, row: int) -> list[_Predicted]:
-        """What was predicted for the rows up to ``row`` that were not asked for yet."""
-        found = []
-        while self._next is not None and self._next.row <= row:
-            found.append(self._next)
+    def of(self, rows: Sequence[int]) -> list[_Predicted]:
+        """What was predicted for ascending rows, none of which was asked for yet.
+
+        Raises:
+            RunFailedError: With the code ``ResultsDamaged``.
+        """
+        while self._next is not None and self._next.row <= rows[-1]:
+            if self._next.row in self._ahead:
+                raise _other_rows(self._name)
+            self._ahead[self._next.row] = self._next
             self._next = self._read()
-        return found
+        return [self._ahead.pop(row) for row in rows if row in self._ahead]
 
     def _read(self) -> _Predicted | None:
         line = self._file.readline()
@@ -160,13 +166,10 @@ def read(path: Path, results: Path, name: str, request: Evaluation) -> Iterator[
         for part in splitting.split(path, request.input_format, _PART_BYTES):
             for one in reading.read(path, request.input_format, part, _BATCH):
                 if isinstance(one, BadRecord):  # may come before records that precede it
-                    yield replace(
-                        _joined(np.array([one.row]), {}, [], name, request), is_readable=False
-                    )
+                    yield replace(_joined(np.array([one.row]), {}, [], request), is_readable=False)
                     continue
-                rows = np.asarray(one.rows)
-                predicted = found.upto(int(rows[-1]))
-                yield _joined(rows, dict(one.columns), predicted, name, request)
+                predicted = found.of(one.rows)
+                yield _joined(np.asarray(one.rows), dict(one.columns), predicted, request)
         if not found.is_read:
             raise _other_rows(name)
     finally:
@@ -177,13 +180,10 @@ def _joined(
     rows: Array,
     columns: dict[str, Array],
     results: list[_Predicted],
-    name: str,
     request: Evaluation,
 ) -> JoinedBatch:
     numbers = np.fromiter((one.row for one in results), np.int64, len(results))
     is_predicted = np.isin(rows, numbers)
-    if np.count_nonzero(is_predicted) != len(results):
-        raise _other_rows(name)
     missing = objects([None] * len(rows))
     slices = columns.get(request.slice_field, missing) if request.slice_field else None
     probabilities = None

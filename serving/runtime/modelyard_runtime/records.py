@@ -16,14 +16,10 @@ _NUMBERS = frozenset({int, float, type(None)})
 
 
 def alike(records: Sequence[Any]) -> Iterator[range]:
-    """Runs of records of one form: of equal fields, or lists of one length.
-
-    What a record predicts must not depend on its neighbours, so records of other forms do not
-    share an array.
-    """
+    """Runs of records of one :func:`form`."""
     if not records:
         return
-    forms = list(map(_form, records))
+    forms = list(map(form, records))
     if forms.count(forms[0]) == len(forms):
         yield range(len(records))
         return
@@ -32,6 +28,17 @@ def alike(records: Sequence[Any]) -> Iterator[range]:
         end = at + sum(1 for _ in group)
         yield range(at, end)
         at = end
+
+
+def form(record: Any) -> Hashable:
+    """The form of a record: the names of its fields, or the length of a list.
+
+    What a record predicts must not depend on its neighbours, so only records of one form share
+    arrays.
+    """
+    if isinstance(record, dict):
+        return tuple(record)
+    return len(record) if isinstance(record, list) else str(type(record))
 
 
 def columns(records: Sequence[Any]) -> Columns:
@@ -69,9 +76,3 @@ def _numbers(values: list[Any], *, whole: bool) -> Array:
     with contextlib.suppress(OverflowError):
         return np.array(values, dtype=np.float64)
     return objects(values)  # an integer beyond what a float holds
-
-
-def _form(record: Any) -> Hashable:
-    if isinstance(record, dict):
-        return tuple(record)
-    return len(record) if isinstance(record, list) else str(type(record))

@@ -29,7 +29,7 @@ def _predicted(folder: Path, parts: Path, form: str) -> planning.Plan:
     plan = planning.make(folder, files, form, lambda: None, 10)
     parts.mkdir()
     for planned in plan.parts(folder):
-        with PartWriter(PartFiles(parts, planned.number)) as writer:
+        with PartWriter(PartFiles(parts, planned.number), planned.part.first_row) as writer:
             for one in reading.read(planned.path, form, planned.part, 1):
                 if isinstance(one, BadRecord):
                     writer.fail(one.row, None, one.reason)
@@ -46,6 +46,14 @@ def _put(plan: planning.Plan, parts: Path, output: Path, form: str) -> dict[str,
     joined = output_files.put_together(output, plan, parts, form, {"model": "m"}, lambda: None)
     assert joined.statistics == [{"part": number} for number in range(plan.part_count)]
     return joined.manifest
+
+
+def test_a_part_that_lacks_a_row_does_not_count(tmp_path: Path) -> None:
+    with PartWriter(PartFiles(tmp_path, 0), 5) as writer:
+        writer.write([6], None, {"prediction": np.array([1])})
+        with pytest.raises(RuntimeError, match="Row 5 has no result, and 6 has one"):
+            writer.commit({})
+    assert PartFiles(tmp_path, 0).read_summary() is None
 
 
 def test_lines(tmp_path: Path) -> None:

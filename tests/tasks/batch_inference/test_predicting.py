@@ -57,16 +57,16 @@ def test_what_earlier_attempts_have_done_counts_its_whole_parts(tmp_path: Path) 
     folders = Folders(tmp_path)
     folders.parts.mkdir()
     for number, failed in ((0, 1), (2, 2)):
-        with PartWriter(PartFiles(folders.parts, number)) as writer:
+        with PartWriter(PartFiles(folders.parts, number), 0) as writer:
             writer.write([0], None, {"y": np.array([1])})
             for row in range(failed):
-                writer.fail(row, None, "late")
+                writer.fail(row + 1, None, "late")
             writer.commit({})
-    PartWriter(PartFiles(folders.parts, 1)).fail(0, None, "was cut off")
+    PartWriter(PartFiles(folders.parts, 1), 0).fail(0, None, "was cut off")
 
     done = predicting.done(plan, folders)
 
-    assert done == ShardStatus(2, 3, 5, reasons=[FailureReason("late", 3, 0, 0)])
+    assert done == ShardStatus(2, 3, 5, reasons=[FailureReason("late", 3, 0, 1)])
     predicting.check_failed([done], 3, "the log")
     told = r"3 records failed, more than max_failed \(2\), 3 of them with: late"
     with pytest.raises(RunFailedError, match=told) as caught:

@@ -7,13 +7,15 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from modelyard_runtime.frames import Columns
 
-from tasks.batch_inference import shard, splitting
+from tasks.batch_inference import reading, shard, splitting
 from tasks.batch_inference.failure_reasons import FailureReason
 from tasks.batch_inference.part_results import PartFiles, texts
 from tasks.batch_inference.planning import PlannedPart
@@ -329,6 +331,70 @@ def test_what_loading_takes_is_no_batchs(
     summary = PartFiles(spec.folder, 0).read_summary()
     assert summary is not None
     assert summary.statistics["seconds"] == [2.0, 2.0]
+
+
+class FieldCounter:
+    """Predicts how many fields a record has; fails where ``bad`` is one of them."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def prepare(self) -> None:
+        """It is ready."""
+
+    def infer(self, columns: Columns, seconds: float) -> Columns:
+        count = len(next(iter(columns.values())))
+        self.sizes.append(count)
+        if "bad" in columns:
+            raise PredictionError("bad")
+        return {"prediction": np.full(count, len(columns))}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from(["a", "ab", "ac", "bad", "a", "malformed"]), min_size=1, max_size=40),
+    st.sampled_from([1, 3, 7]), st.sampled_from([1, 8, 100]), st.sampled_from([10, 1000]),
+)  # fmt: skip
+def test_results_are_in_the_order_of_records_of_any_forms(
+    tmp_path_factory: pytest.TempPathFactory,
+    forms: list[str],
+    batch_size: int,
+    most_ahead: int,
+    part_bytes: int,
+) -> None:
+    folder = tmp_path_factory.mktemp("forms")
+    lines = [
+        "{" if form == "malformed" else json.dumps(dict.fromkeys(["bad", "c"], 1))
+        if form == "bad" else json.dumps(dict.fromkeys(form, 1))
+        for form in forms
+    ]  # fmt: skip
+    (folder / "a.jsonl").write_text("\n".join(lines))
+    parts = list(split(folder / "a.jsonl", "jsonl", part_bytes))
+    spec = ShardSpec(
+        [PlannedPart(at, folder / "a.jsonl", part) for at, part in enumerate(parts)],
+        folder, folder / "status.json", "jsonl", cast("Any", None), batch_size, 9, 99,
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(reading, "_MOST_AHEAD", most_ahead)
+        Shard(spec, cast("Any", FieldCounter())).run()
+
+    results, errors = _results(spec)
+    good = {at: len(form) for at, form in enumerate(forms) if form not in {"bad", "malformed"}}
+    assert list(results.items()) == list(good.items())
+    assert list(errors) == [at for at in range(len(forms)) if at not in good]
+
+
+def test_records_of_a_form_share_batches_with_others_between_them(
+    make: Callable[..., ShardSpec],
+) -> None:
+    forms = [{"x": 1}, {"x": 1, "y": 2}, {"z": 3}, {"y": 2, "z": 3}]
+    spec = make([forms[at * at % 7 % 4] for at in range(1000)], batch_size=100, part_bytes=10**6)
+    model = FieldCounter()
+
+    Shard(spec, cast("Any", model)).run()
+
+    assert sum(model.sizes) == 1000
+    assert len(model.sizes) <= 1000 // 100 + len(forms)
 
 
 def test_a_value_that_is_no_number_leaves_its_neighbours_numbers(

@@ -165,6 +165,18 @@ def test_a_regression_counts_what_is_no_number(evaluate: Evaluate) -> None:
     assert found["metrics"]["mae"] == pytest.approx(1)
 
 
+def test_records_of_other_forms_have_their_own_predictions(evaluate: Evaluate) -> None:
+    records = [{"y": at % 2, **({"x": 1} if at % 3 else {})} for at in range(20)]
+    text = "".join(json.dumps(one) + "\n" for one in records)
+
+    found = evaluate(
+        {"a.jsonl": (text, {at: at % 2 for at in range(20) if at != 7})}, class_names=["0", "1"]
+    )
+
+    assert (found["counts"]["evaluated"], found["counts"]["failed"]) == (19, 1)
+    assert found["metrics"]["accuracy"] == 1
+
+
 def test_slices(evaluate: Evaluate) -> None:
     text = "x,y,where\n1,yes,a\n2,no,a\n3,no,b\n4,yes,\n"
 
