@@ -74,6 +74,14 @@ def test_a_model_predicts_a_data_set(stack, model, tmp_path):
     assert metrics["records_per_second"] > 0
     assert not (stack.home / "runs" / run / "parts").exists()
 
+    (target / "july" / "own.jsonl").write_text("mine")
+    given["exclude"] = '["july/**"]'
+    run = stack.do("run", "batch-inference", *pairs(given))["flow_run_id"]
+    stack.wait_for_state(run, "COMPLETE", timeout=120)
+
+    left = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
+    assert left == {"a.jsonl", "errors.jsonl", "july/own.jsonl", "manifest.json"}
+
 
 def test_what_cannot_work_is_refused_before_a_run_is_made(stack, model, tmp_path):
     source, target = written(tmp_path)
@@ -101,7 +109,7 @@ def test_a_model_that_fails_on_every_record_fails_the_run(stack, model, tmp_path
 
     found = stack.wait_for_state(run, "FAIL BATCH INFERENCE", timeout=120)
     assert "6 records failed, more than max_failed (5), 6 of them with: " in found["message"]
-    assert found["error_code"] == "TooManyRecordsFailed"
+    assert found["message"].startswith("TooManyRecordsFailed: ")
     (reason,) = found["result"]["failure_reasons"]
     assert "takes 3 features" in reason["reason"]
     assert not target.exists()
