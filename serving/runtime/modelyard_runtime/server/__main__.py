@@ -7,7 +7,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from modelyard_runtime.server import serving
@@ -18,6 +18,7 @@ from modelyard_runtime.server.hosted_model import HostedModel
 from modelyard_runtime.server.request_bodies import RequestLimits
 from modelyard_runtime.server.scoring_application import ScoringApplication, ScoringSettings
 from modelyard_runtime.server.scoring_script import ScoringScript
+from modelyard_runtime.server.served_models import ServedModels
 from modelyard_runtime.server.serving import Draining, Loadable
 
 TOKEN_VARIABLE = "MODELYARD_SERVE_TOKEN"  # noqa: S105 (its name)
@@ -36,19 +37,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(asyncio.run(served))
 
 
-def _serving(given: argparse.Namespace) -> tuple[Draining, Sequence[Loadable]]:
+def _serving(given: argparse.Namespace) -> tuple[Draining, Iterable[Loadable]]:
     """Models, in the protocols."""
     limits = BatchLimits(given.batch_rows, given.queue, given.timeout)
     parameters = _pairs(given.parameter)
-    models = [
-        HostedModel.of_folder(name, given.version, Path(folder), parameters, limits)
-        for name, folder in _models(given).items()
-    ]
+    models = ServedModels(
+        [
+            HostedModel.of_folder(name, given.version, Path(folder), parameters, limits)
+            for name, folder in _models(given).items()
+        ]
+    )
     application = Application(models, given.prefix, _request_limits(given))
     return _admitting(given, application, (), "error"), models
 
 
-def _scoring(given: argparse.Namespace) -> tuple[Draining, Sequence[Loadable]]:
+def _scoring(given: argparse.Namespace) -> tuple[Draining, Iterable[Loadable]]:
     """A scoring script, as Azure ML's server has it."""
     try:
         settings = ScoringSettings.from_environment()

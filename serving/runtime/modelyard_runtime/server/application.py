@@ -20,6 +20,7 @@ from modelyard_runtime.server.hosted_model import HostedModel
 from modelyard_runtime.server.open_inference import Answer
 from modelyard_runtime.server.refusals import RequestRefused
 from modelyard_runtime.server.request_bodies import Receive, RequestLimits, read_body
+from modelyard_runtime.server.served_models import ServedModels
 
 Scope = Mapping[str, Any]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -48,14 +49,13 @@ class Application:
     """Answers requests for some models; an ASGI application."""
 
     def __init__(
-        self, models: Sequence[HostedModel], prefix: str = "",
+        self, models: ServedModels, prefix: str = "",
         limits: RequestLimits | None = None,
     ) -> None:  # fmt: skip
         """Serve ``models``, also below ``/prefix``."""
-        self._models = {model.name: model for model in models}
+        self._models = models
         self._prefix = [unquote(part) for part in prefix.split("/") if part]
         self._limits = limits or RequestLimits()
-        self.is_draining = False
         self._routes: Mapping[Sequence[str], Handler] = {
             ("",): self._server,
             ("v2",): self._server,
@@ -63,6 +63,15 @@ class Application:
             ("v2", "health", "ready"): self._ready,
             ("v1", "models"): self._names,
         }
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the server is to end."""
+        return self._models.is_draining
+
+    @is_draining.setter
+    def is_draining(self, value: bool) -> None:
+        self._models.is_draining = value
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -119,13 +128,10 @@ class Application:
         raise RequestRefused(404, f"There is nothing at /{'/'.join(path)}.")
 
     def _model_route(self, name: str, rest: Sequence[str]) -> tuple[Sequence[str], Handler]:
-        model = self._model(name)
+        version = None
         if rest[:1] == ["versions"] and len(rest) > 1:
-            if rest[1] != model.version:
-                raise RequestRefused(
-                    404, f"The model {name} has no version {rest[1]}, but {model.version}."
-                )
-            rest = rest[2:]
+            version, rest = rest[1], rest[2:]
+        model = self._models.find(name, version)
         match rest:
             case []:
                 return _READS, lambda _: self._metadata(model)
@@ -140,42 +146,27 @@ class Application:
         verb = ""
         if len(rest) == 2 and rest[1] in _VERBS:
             rest, verb = rest[:1], rest[1]
-        elif len(rest) == 1 and rest[0] not in self._models:
+        elif len(rest) == 1 and rest[0] not in self._models.names:
             name, _, last = rest[0].rpartition(":")
             if name and last in _VERBS:
                 rest, verb = [name], last
         if len(rest) != 1:
             raise RequestRefused(404, f"There is nothing at /v1/models/{'/'.join(rest)}.")
-        model = self._model(rest[0])
+        model = self._models.find(rest[0])
         if not verb:
             return _READS, lambda _: self._model_ready(model)
         if verb == "explain":
             return _ASKS, lambda _: self._explain(model)
         return _ASKS, lambda request: self._predict(model, request)
 
-    def _model(self, name: str) -> HostedModel:
-        if name not in self._models:
-            raise RequestRefused(404, f"There is no model {name}, but {', '.join(self._models)}.")
-        return self._models[name]
-
     async def _server(self, _: Request) -> Answer:
-        from modelyard_runtime import __version__  # noqa: PLC0415 (asked once in a while)
-
-        about = {
-            "name": "modelyard-runtime",
-            "version": __version__,
-            "extensions": list(open_inference.EXTENSIONS),
-        }
-        return Answer(_json(about))
+        return Answer(_json(open_inference.server_metadata()))
 
     async def _live(self, _: Request) -> Answer:
         return Answer(_json({"live": True}))
 
     async def _ready(self, _: Request) -> Answer:
-        if self.is_draining:
-            raise RequestRefused(503, "The server is ending.")
-        for model in self._models.values():
-            model.check_ready()
+        self._models.check_ready()
         return Answer(_json({"ready": True}))
 
     async def _metadata(self, model: HostedModel) -> Answer:
@@ -190,7 +181,7 @@ class Application:
         return Answer(_json({"name": model.name, "ready": True}))
 
     async def _names(self, _: Request) -> Answer:
-        return Answer(_json({"models": list(self._models)}))
+        return Answer(_json({"models": self._models.names}))
 
     async def _infer(self, model: HostedModel, request: Request) -> Answer:
         length = request.headers.get(open_inference.HEADER_LENGTH)

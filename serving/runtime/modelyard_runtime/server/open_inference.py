@@ -11,13 +11,14 @@ from typing import Any
 
 import orjson
 
+from modelyard_runtime import __version__
 from modelyard_runtime.frames import Array, Columns
 from modelyard_runtime.server import tensors
 from modelyard_runtime.server.refusals import bad, shown
 
 HEADER_LENGTH = "inference-header-content-length"
 BINARY = "application/octet-stream"
-EXTENSIONS = ("binary_tensor_data",)
+_EXTENSIONS = ("binary_tensor_data",)
 _SIZE, _WANTED, _ALL_WANTED = "binary_data_size", "binary_data", "binary_data_output"
 _PLAIN = {str, int, float, bool}
 
@@ -220,13 +221,9 @@ def write(request: InferRequest, outputs: Columns, name: str, version: str) -> A
     Raises:
         RequestRefused: If an output is unknown, or has no JSON.
     """
-    wanted: Sequence[WantedOutput] = request.outputs or [WantedOutput(one) for one in outputs]
     described = []
     parts: list[bytes] = []
-    for one in wanted:
-        if one.name not in outputs:
-            raise bad(f"The model has no output {one.name}; it has {', '.join(outputs)}.")
-        array = tensors.as_output(outputs[one.name])
+    for one, array in wanted_outputs(request, outputs):
         head: dict[str, Any] = {
             "name": one.name,
             "datatype": tensors.datatype(array),
@@ -244,6 +241,24 @@ def write(request: InferRequest, outputs: Columns, name: str, version: str) -> A
     if not parts:
         return Answer(body)
     return Answer(b"".join([body, *parts]), BINARY, {HEADER_LENGTH: str(len(body))})
+
+
+def wanted_outputs(request: InferRequest, outputs: Columns) -> list[tuple[WantedOutput, Array]]:
+    """The outputs that a request asks for, as tensors, in its order.
+
+    Raises:
+        RequestRefused: If one is unknown.
+    """
+    wanted: Sequence[WantedOutput] = request.outputs or [WantedOutput(one) for one in outputs]
+    for one in wanted:
+        if one.name not in outputs:
+            raise bad(f"The model has no output {one.name}; it has {', '.join(outputs)}.")
+    return [(one, tensors.as_output(outputs[one.name])) for one in wanted]
+
+
+def server_metadata() -> dict[str, Any]:
+    """The metadata of the server."""
+    return {"name": "modelyard-runtime", "version": __version__, "extensions": list(_EXTENSIONS)}
 
 
 def described(name: str, versions: Sequence[str], platform: str,

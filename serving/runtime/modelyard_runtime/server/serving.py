@@ -7,7 +7,7 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,7 +58,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 async def serve(
     application: Draining,
-    models: Sequence[Loadable],
+    models: Iterable[Loadable],
     opened: socket.socket,
     drain: float,
     ready: Path | None = None,
@@ -111,7 +111,7 @@ async def serve(
     return int(failed)
 
 
-async def _load(models: Sequence[Loadable], serving: asyncio.Future[None] | None) -> bool:
+async def _load(models: Iterable[Loadable], serving: asyncio.Future[None] | None) -> bool:
     """Load the models one after another; whether one could not be."""
     for model in models:
         loading = asyncio.ensure_future(model.load())

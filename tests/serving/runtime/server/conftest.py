@@ -9,6 +9,7 @@ import httpx
 import pytest
 from modelyard_runtime.server.application import Application
 from modelyard_runtime.server.hosted_model import HostedModel
+from modelyard_runtime.server.served_models import ServedModels
 
 from tests.serving.runtime.server import served
 
@@ -38,7 +39,7 @@ async def opened() -> AsyncIterator[Open]:
         for model in given:
             await model.load()
         models.extend(given)
-        application = Application([*given, *late], **options)
+        application = Application(ServedModels([*given, *late]), **options)
         transport = httpx.ASGITransport(application, raise_app_exceptions=False)
         made.append(Client(transport=transport, base_url="http://server"))
         return made[-1]
