@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modelyard_runtime.server import serving
 from modelyard_runtime.server.admission import Admission
@@ -21,37 +22,66 @@ from modelyard_runtime.server.scoring_script import ScoringScript
 from modelyard_runtime.server.served_models import ServedModels
 from modelyard_runtime.server.serving import Draining, Loadable
 
+if TYPE_CHECKING:
+    from modelyard_runtime.server.grpc_server import GrpcServer
+
 TOKEN_VARIABLE = "MODELYARD_SERVE_TOKEN"  # noqa: S105 (its name)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve models until a signal ends the server."""
     given = _parser().parse_args(arguments)
-    application, models = _scoring(given) if given.entry_script else _serving(given)
+    if given.grpc_port is not None and (given.entry_script or given.ready_file):
+        sys.exit(
+            "modelyard_runtime.server: --grpc-port is for models, and for one process: leave out "
+            "--entry-script and --ready-file."
+        )
+    token = _token(given)
+    grpc_server = None
+    application: Draining
+    models: Iterable[Loadable]
+    if given.entry_script:
+        application, models = _scoring(given, token)
+    else:
+        models = _served_models(given)
+        application = Application(models, given.prefix, _request_limits(given))
+        application = _admitting(given, application, token, (), "error")
+        grpc_server = _grpc_server(given, models, token)
     opened = (
         serving.listen(given.host, given.port)
         if given.fd is None
         else socket.socket(fileno=given.fd)
     )
-    served = serving.serve(application, models, opened, given.drain, given.ready_file)
+    served = serving.serve(application, models, opened, given.drain, given.ready_file, grpc_server)
     sys.exit(asyncio.run(served))
 
 
-def _serving(given: argparse.Namespace) -> tuple[Draining, Iterable[Loadable]]:
-    """Models, in the protocols."""
+def _served_models(given: argparse.Namespace) -> ServedModels:
     limits = BatchLimits(given.batch_rows, given.queue, given.timeout)
     parameters = _pairs(given.parameter)
-    models = ServedModels(
+    return ServedModels(
         [
             HostedModel.of_folder(name, given.version, Path(folder), parameters, limits)
             for name, folder in _models(given).items()
         ]
     )
-    application = Application(models, given.prefix, _request_limits(given))
-    return _admitting(given, application, (), "error"), models
 
 
-def _scoring(given: argparse.Namespace) -> tuple[Draining, Iterable[Loadable]]:
+def _grpc_server(given: argparse.Namespace, models: ServedModels, token: str) -> GrpcServer | None:
+    if given.grpc_port is None:
+        return None
+    try:
+        from modelyard_runtime.server.grpc_server import GrpcServer  # noqa: PLC0415 (an extra)
+    except ImportError as error:
+        sys.exit(
+            f"modelyard_runtime.server: --grpc-port needs grpcio and protobuf ({error}): install "
+            "modelyard-runtime[server,grpc]."
+        )
+    most = _request_limits(given).body_bytes
+    return GrpcServer(models, given.host, given.grpc_port, most, token)
+
+
+def _scoring(given: argparse.Namespace, token: str) -> tuple[Draining, Iterable[Loadable]]:
     """A scoring script, as Azure ML's server has it."""
     try:
         settings = ScoringSettings.from_environment()
@@ -61,22 +91,27 @@ def _scoring(given: argparse.Namespace) -> tuple[Draining, Iterable[Loadable]]:
         os.environ["AZUREML_MODEL_DIR"] = str(given.model_dir.resolve())
     script = ScoringScript(given.entry_script, settings.seconds)
     application = ScoringApplication(script, settings, _request_limits(given))
-    return _admitting(given, application, settings.origins, "message"), [script]
+    return _admitting(given, application, token, settings.origins, "message"), [script]
 
 
 def _request_limits(given: argparse.Namespace) -> RequestLimits:
     return RequestLimits(given.body_mib * 2**20, given.body_timeout)
 
 
-def _admitting(
-    given: argparse.Namespace, application: Draining, origins: Sequence[str], key: str
-) -> Draining:
-    """The application behind its token; without ``--guarded``, whoever reaches it may ask it."""
+def _token(given: argparse.Namespace) -> str:
+    """What requests have to carry; "" if nothing."""
     token = os.environ.pop(TOKEN_VARIABLE, "").strip()
     if given.token_file is not None:
         token = given.token_file.read_text().strip()
         if not token:
             sys.exit(f"modelyard_runtime.server: {given.token_file} is empty.")
+    return token
+
+
+def _admitting(
+    given: argparse.Namespace, application: Draining, token: str, origins: Sequence[str], key: str
+) -> Draining:
+    """The application behind its token; without ``--guarded``, whoever reaches it may ask it."""
     if not (token or given.guarded):
         return application
     return Admission(application, token, origins, key)
@@ -95,6 +130,8 @@ def _parser() -> argparse.ArgumentParser:
         help="A parameter of the model's.")  # fmt: skip
     add("--host", default="127.0.0.1", help="The address to listen on.")
     add("--port", type=int, default=8080, help="The port; 0 for any that is free.")
+    add("--grpc-port", type=int,
+        help="A port to serve gRPC on as well; 0 for any that is free.")  # fmt: skip
     add("--fd", type=int, help="A socket to accept from, instead of an address.")
     add("--entry-script", type=Path,
         help="A scoring script of Azure ML's, instead of models.")  # fmt: skip

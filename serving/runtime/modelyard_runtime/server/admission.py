@@ -15,6 +15,7 @@ from typing import Any
 from modelyard_runtime.server.refusals import RequestRefused
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+UNAUTHORIZED = "Send the server's token: Authorization: Bearer TOKEN."
 _PROBES = frozenset({"/", "/v2/health/live", "/v2/health/ready"})
 
 
@@ -79,16 +80,11 @@ class Admission:
             raise RequestRefused(403, "Pages of another origin may not ask this server.")
 
     def _check_token(self, method: str, given: str, *, is_probe: bool) -> None:
-        scheme, _, token = given.partition(" ")
-        is_known = scheme.lower() == "bearer" and hmac.compare_digest(
-            token.strip().encode(), self._token
-        )
         # Browsers ask with OPTIONS before they send a token.
-        if not (is_known or is_probe or (method == "OPTIONS" and self._origins)):
-            raise RequestRefused(
-                401, "Send the server's token: Authorization: Bearer TOKEN.",
-                {"www-authenticate": "Bearer"},
-            )  # fmt: skip
+        if not (
+            carries(given, self._token) or is_probe or (method == "OPTIONS" and self._origins)
+        ):
+            raise RequestRefused(401, UNAUTHORIZED, {"www-authenticate": "Bearer"})
 
     def _allows(self, origin: str, host: str) -> bool:
         if "*" in self._origins or origin in self._origins:
@@ -102,6 +98,12 @@ class Admission:
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": refusal.status, "headers": raw})
         await send({"type": "http.response.body", "body": body})
+
+
+def carries(authorization: str, token: bytes) -> bool:
+    """Whether the value of an ``Authorization`` has the server's token."""
+    scheme, _, given = authorization.partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token)
 
 
 def _name(host: str) -> str:

@@ -9,9 +9,12 @@ import socket
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import uvicorn
+
+if TYPE_CHECKING:  # grpcio is there only where gRPC is asked for
+    from modelyard_runtime.server.grpc_server import GrpcServer
 
 _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 75
@@ -62,6 +65,7 @@ async def serve(
     opened: socket.socket,
     drain: float,
     ready: Path | None = None,
+    grpc_server: GrpcServer | None = None,
 ) -> int:
     """Serve until a signal ends the server.
 
@@ -76,19 +80,15 @@ async def serve(
         ready: With it, connections are accepted only once all is loaded, and this file is made
             then: for one of several processes that share the socket, another of which answers
             meanwhile.
+        grpc_server: What answers over gRPC as well.
 
     Returns:
         The exit status: 1 if a model could not be loaded.
+
+    Raises:
+        OSError: If gRPC cannot listen.
     """
-    server = _Server(
-        uvicorn.Config(
-            application, lifespan="off", access_log=False, log_level="warning",
-            server_header=False, date_header=False, proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=max(1, round(drain)), backlog=_BACKLOG,
-        ),
-        application,
-    )  # fmt: skip
+    server = _Server(_config(application, drain), application, grpc_server, drain)
     # Connections have it from their listener; asyncio sets it on sockets only that it has made. An
     # answer of two packets would wait 40 ms for the acknowledgement of the first.
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -98,6 +98,9 @@ async def serve(
             return 1
         ready.touch()
     host, port = opened.getsockname()[:2]
+    if grpc_server:
+        listening = f"Listening for gRPC on port {await grpc_server.start()}"
+        print(listening, file=sys.stderr, flush=True)
     serving = asyncio.ensure_future(server.serve(sockets=[opened]))
     print(f"Listening on http://{host}:{port}", file=sys.stderr, flush=True)
     try:
@@ -109,6 +112,15 @@ async def serve(
         for model in models:
             model.close()
     return int(failed)
+
+
+def _config(application: Draining, drain: float) -> uvicorn.Config:
+    return uvicorn.Config(
+        application, lifespan="off", access_log=False, log_level="warning",
+        server_header=False, date_header=False, proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(drain)), backlog=_BACKLOG,
+    )  # fmt: skip
 
 
 async def _load(models: Iterable[Loadable], serving: asyncio.Future[None] | None) -> bool:
@@ -129,9 +141,14 @@ async def _load(models: Iterable[Loadable], serving: asyncio.Future[None] | None
 class _Server(uvicorn.Server):
     """A server that is not ready any more from the signal on."""
 
-    def __init__(self, config: uvicorn.Config, application: Draining) -> None:
+    def __init__(
+        self, config: uvicorn.Config, application: Draining, grpc_server: GrpcServer | None,
+        drain: float,
+    ) -> None:  # fmt: skip
         super().__init__(config)
         self._application = application
+        self._grpc_server = grpc_server
+        self._drain = drain
 
     @contextlib.contextmanager
     def capture_signals(self):  # type: ignore[no-untyped-def]
@@ -144,6 +161,17 @@ class _Server(uvicorn.Server):
         finally:
             for one in _ENDINGS:
                 loop.remove_signal_handler(one)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what has begun in both protocols; at the second signal, nothing more."""
+        if not self._grpc_server:
+            await super().shutdown(sockets)
+            return
+        draining = asyncio.ensure_future(self._grpc_server.stop(self._drain))
+        await super().shutdown(sockets)
+        if self.force_exit:
+            await self._grpc_server.stop(0)
+        await draining
 
     def _end(self) -> None:
         self.force_exit = self._application.is_draining  # at the second signal

@@ -96,11 +96,7 @@ def from_json(data: Any, datatype: str, shape: tuple[int, ...], name: str) -> Ar
         RequestRefused: If the values are not of the datatype, or not as many as the shape says.
     """
     values = _flat(data, name)
-    if len(values) != prod(shape):
-        raise bad(
-            f"The shape {list(shape)} of {name} has {prod(shape)} elements, and its data has "
-            f"{len(values)}."
-        )
+    _check_count(values, shape, name)
     if datatype == TEXT:
         if set(map(type, values)) - {str}:
             raise _wrong_value(values, {str}, name, datatype)
@@ -110,6 +106,29 @@ def from_json(data: Any, datatype: str, shape: tuple[int, ...], name: str) -> Ar
     if set(map(type, values)) - allowed:
         raise _wrong_value(values, allowed, name, datatype)
     return _numbers(values, dtype, name, datatype).reshape(shape)
+
+
+def from_values(values: Sequence[Any], datatype: str, shape: tuple[int, ...], name: str) -> Array:
+    """The tensor of values whose types are known: numbers, truth values, or bytes.
+
+    Raises:
+        RequestRefused: If they are beyond the datatype, or not as many as the shape says.
+    """
+    _check_count(values, shape, name)
+    if datatype == TEXT:
+        return objects([_decoded(one) for one in values]).reshape(shape)
+    try:
+        return np.fromiter(values, NUMBERS[datatype], len(values)).reshape(shape)
+    except OverflowError:
+        raise bad(f"The data of {name} has values beyond {datatype}.") from None
+
+
+def _check_count(values: Sequence[Any], shape: tuple[int, ...], name: str) -> None:
+    if len(values) != prod(shape):
+        raise bad(
+            f"The shape {list(shape)} of {name} has {prod(shape)} elements, and its data has "
+            f"{len(values)}."
+        )
 
 
 def _numbers(values: list[Any], dtype: Any, name: str, datatype: str) -> Array:

@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
+from modelyard_runtime.server.__main__ import main
+from modelyard_runtime.server.grpc_messages import SERVICE, message
 
 from tests.processes import eventually
 
@@ -49,6 +52,11 @@ class Server:
             return rest.partition("\n")[0]
 
         return str(eventually(listening, "it listens"))
+
+    @property
+    def grpc(self) -> str:
+        """The address of gRPC."""
+        return f"127.0.0.1:{self.log.partition('for gRPC on port ')[2].partition(chr(10))[0]}"
 
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.url + path)
@@ -135,6 +143,44 @@ def test_at_the_end_it_answers_what_it_has_begun(start: Callable[..., Server]) -
 
     assert found[0].status_code == 200
     assert server.process.wait(10) == 0
+
+
+def test_at_the_end_it_answers_what_it_has_begun_in_grpc(start: Callable[..., Server]) -> None:
+    server = start("--grpc-port", "0")
+    server.wait_ready()
+    request = message("ModelInferRequest")(
+        model_name="m",
+        inputs=[{"name": "seconds", "datatype": "FP64", "shape": [1],
+                 "contents": {"fp64_contents": [1.0]}}],
+    )  # fmt: skip
+    with grpc.insecure_channel(server.grpc) as channel:
+        slow = channel.unary_unary(f"/{SERVICE}/ModelInfer").future(
+            request.SerializeToString(), timeout=30
+        )
+        live = channel.unary_unary(f"/{SERVICE}/ServerLive")
+        assert live(b"", timeout=30)  # which arrives after what came before it
+        server.process.send_signal(signal.SIGTERM)
+        outputs = message("ModelInferResponse").FromString(slow.result()).outputs
+
+    assert [one.name for one in outputs] == ["prediction", "parameter"]
+    assert list(outputs[1].contents.bytes_contents) == [b"value"]
+    assert server.process.wait(10) == 0
+
+
+def test_grpc_without_its_packages_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "modelyard_runtime.server.grpc_server", raising=False)
+    monkeypatch.setitem(sys.modules, "grpc", None)
+
+    with pytest.raises(SystemExit, match=r"install modelyard-runtime\[server,grpc\]"):
+        main(["--model-dir", str(folder), "--grpc-port", "0"])
+
+
+@pytest.mark.parametrize("other", ["--entry-script", "--ready-file"])
+def test_grpc_is_for_models_of_one_process(other: str, folder: Path) -> None:
+    with pytest.raises(SystemExit, match="--grpc-port is for models, and for one process"):
+        main(["--model-dir", str(folder), "--grpc-port", "0", other, "file"])
 
 
 def test_a_model_that_does_not_load_ends_it_with_the_reason(

@@ -20,7 +20,8 @@ from tests.serving.runtime.server.conftest import Open
 
 pytestmark = pytest.mark.anyio
 
-VECTORS = json.loads(Path(__file__).with_name("open_inference_protocol.json").read_text())["rest"]
+PROTOCOL = json.loads(Path(__file__).with_name("open_inference_protocol.json").read_text())
+VECTORS = PROTOCOL["rest"]
 ELSEWHERE = {"score", "openai", "lifecycle"}
 OF_A_PROCESS = {"slow-predict", "concurrent", "keepalive"}
 CASES = [
