@@ -172,4 +172,4 @@ def _parsed(request: Any, body: bytes) -> Any:
 
 
 def _cut(words: str) -> str:
-    return words.encode(errors="replace")[:_MESSAGE_BYTES].decode(errors="ignore")
+    return words.encode()[:_MESSAGE_BYTES].decode(errors="ignore")

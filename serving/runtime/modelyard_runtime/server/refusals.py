@@ -14,7 +14,8 @@ class RequestRefused(Exception):
         """Refuse with an HTTP ``status``, a ``message`` and further ``headers``."""
         super().__init__(message)
         self.status = status
-        self.message = message
+        # Words of an error of a model's may have what no UTF-8 has, such as the name of a file.
+        self.message = message.encode(errors="replace").decode()
         self.headers = headers or {}
 
 

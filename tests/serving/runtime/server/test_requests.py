@@ -216,6 +216,17 @@ async def test_routes(method: str, path: str, status: int, opened: Open) -> None
         assert response.headers["allow"]
 
 
+async def test_the_words_of_an_error_are_told_whatever_they_are(opened: Open) -> None:
+    def fail(inputs: Any) -> Any:
+        raise OSError("no file a\udc80")
+
+    client = await opened(served.hosted("fail", fail))
+    response = await client.post("/v2/models/fail/infer", content=infer())
+
+    assert response.status_code == 500
+    assert response.json() == {"error": "The model failed: OSError: no file a?"}
+
+
 async def test_instances_of_several_forms_are_answered_in_their_order(opened: Open) -> None:
     client = await opened(served.hosted("echo", lambda inputs: {"prediction": inputs["a"]}))
     given = {"instances": [{"a": 1}, {"a": 2, "b": 1}, {"a": 3}]}
