@@ -62,6 +62,10 @@ _VERBS = {
         "Models: create, list, show, update, alias, promote, unalias, aliases, delete.",
     ),
     "evaluation": ("modelyard.commands.evaluation", "Model evaluations: list, show, compare."),
+    "serve": (
+        "modelyard.commands.serve",
+        "Serve a model or a scoring script of Azure ML over HTTP.",
+    ),
     "tensorboard": (
         "modelyard.commands.tensorboard",
         "Show the TensorBoard logs of an experiment or a run.",

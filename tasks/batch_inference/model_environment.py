@@ -50,16 +50,62 @@ def using(
     """
     file = _requirements_file(folder)
     needed = (models.trained_with(model) if file is None else []) or _stock(folder)
-    missing = [one for one in needed if not _is_installed(one)]
+    spec = _spec(
+        needed,
+        file,
+        f"The requirements of {model.uri}",
+        "Fix the requirements.txt among the model's files, and register it as a new version.",
+    )
+    with _interpreter(spec, environments, log, stop_requested) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def using_folders(
+    folders: Sequence[Path],
+    environments: EnvironmentCache,
+    log: Callable[[str], object],
+    stop_requested: Callable[[], bool],
+    *,
+    has_stock: bool,
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Use an interpreter for files that are not registered; as :func:`using`.
+
+    Args:
+        folders: Where a ``requirements.txt`` may be; the first one counts.
+        environments: The cache of environments.
+        log: Receives progress lines.
+        stop_requested: Polled a few times a second; true cancels.
+        has_stock: Whether the files are a model, whose framework may need something.
+    """
+    file = next(filter(None, map(_requirements_file, folders)), None)
+    needed = [one for folder in folders for one in _stock(folder)] if has_stock else []
+    spec = _spec(needed, file, f"{file}", f"Fix {file}.")
+    with _interpreter(spec, environments, log, stop_requested) as found:
+        yield found
+
+
+def _spec(
+    needed: Sequence[str], file: Path | None, label: str, hint: str
+) -> EnvironmentSpec | None:
+    """What is installed; None if Modelyard's own environment has all."""
+    missing = tuple(one for one in needed if not _is_installed(one))
     if file is None and not missing:
+        return None
+    install = PipInstall(missing, file=file)
+    return EnvironmentSpec((install,), BaseEnvironment.MODELYARD, label=label, hint=hint)
+
+
+@contextlib.contextmanager
+def _interpreter(
+    spec: EnvironmentSpec | None,
+    environments: EnvironmentCache,
+    log: Callable[[str], object],
+    stop_requested: Callable[[], bool],
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    if spec is None:
         yield sys.executable, ()
         return
-    spec = EnvironmentSpec(
-        (PipInstall(tuple(missing), file=file),),
-        BaseEnvironment.MODELYARD,
-        label=f"The requirements of {model.uri}",
-        hint="Fix the requirements.txt among the model's files, and register it as a new version.",
-    )
     with environments.using(spec, log, stop_requested) as environment:
         yield str(environment.python), (environment.lock.fileno(),)
 

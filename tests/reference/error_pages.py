@@ -33,6 +33,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
         "registry/models", "registry/frameworks", "registry/flavors", "modelyard/api/models.py",
         "modelyard/commands/model.py",
     ),
+    "Serving": ("serving", "modelyard/commands/serve.py"),
     "Schedules": ("schedules", "registry/schedules", "flows/scheduling.py"),
     "Pipelines": (
         "pipelines", "registry/pipelines", "tasks/pipelines", "flows/pipelines.py",

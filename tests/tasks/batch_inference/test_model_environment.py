@@ -77,3 +77,27 @@ def test_what_modelyard_has_needs_no_environment(tmp_path: Path) -> None:
     (tmp_path / "model.joblib").write_bytes(b"\x80")
 
     assert _installed(tmp_path) == (sys.executable, (), "")
+
+
+@pytest.mark.parametrize("has_stock", [True, False])
+def test_folders_that_are_not_registered_have_the_first_requirements(
+    tmp_path: Path, has_stock: bool
+) -> None:
+    for name in ("script", "model", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "model" / "requirements.txt").write_text("cowsay")
+    cache: Any = RecordingCache()
+
+    def python_of(*names: str) -> str:
+        folders = [tmp_path / name for name in names]
+        found = model_environment.using_folders(
+            folders, cache, print, lambda: False, has_stock=has_stock
+        )
+        with found as (python, _):
+            return python
+
+    assert python_of("script", "other") == sys.executable
+    assert python_of("script", "model") == "python"
+    assert [spec.installs[0].file for spec in cache.specs] == [
+        tmp_path / "model" / "requirements.txt"
+    ]

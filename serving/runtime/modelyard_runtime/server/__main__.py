@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import socket
 import sys
@@ -126,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", default="model", help="The model's name.")
     add("--version", default="1", help="The model's version.")
     add("--model", action="append", default=[], metavar="NAME=DIR", help="One more model.")
-    add("--parameter", action="append", default=[], metavar="NAME=VALUE",
+    add("--parameter", action="append", default=_hidden_parameters(), metavar="NAME=VALUE",
         help="A parameter of the model's.")  # fmt: skip
     add("--host", default="127.0.0.1", help="The address to listen on.")
     add("--port", type=int, default=8080, help="The port; 0 for any that is free.")
@@ -164,6 +165,12 @@ def _models(given: argparse.Namespace) -> Mapping[str, str]:
     if not found:
         sys.exit("modelyard_runtime.server: give --model-dir DIR.")
     return found
+
+
+def _hidden_parameters() -> list[str]:
+    """Parameters of a variable, because all users of the machine can read command lines."""
+    given = json.loads(os.environ.pop("MODELYARD_SERVE_PARAMETERS", "{}"))
+    return [f"{name}={value}" for name, value in given.items()]
 
 
 def _pairs(given: Sequence[str]) -> Mapping[str, str]:

@@ -102,7 +102,8 @@ async def serve(
         listening = f"Listening for gRPC on port {await grpc_server.start()}"
         print(listening, file=sys.stderr, flush=True)
     serving = asyncio.ensure_future(server.serve(sockets=[opened]))
-    print(f"Listening on http://{host}:{port}", file=sys.stderr, flush=True)
+    if not ready:  # else the one that shared the socket says it
+        print(f"Listening on http://{host}:{port}", file=sys.stderr, flush=True)
     try:
         failed = not ready and await _load(models, serving)
         if failed:

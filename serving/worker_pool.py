@@ -1,0 +1,234 @@
+"""Workers of an inference server: processes that share a port, and are started again.
+
+Each worker is a process of ``modelyard_runtime.server`` on a leash. It accepts connections once
+it has loaded what it serves; until then they wait in the queue of its socket, which this process
+holds open, so none is lost when a worker is replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from infra.errors import ConflictError
+from infra.leash_client import SpawnedLeash
+from serving.source_watch import SourceWatch
+
+_TICK_SECONDS = 0.1
+_BACKLOG = 2048
+_MOST_RESTARTS = 5
+_RESTART_SECONDS = 60.0
+DRAIN_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """How a worker is started.
+
+    Attributes:
+        command: The server and its options, without its socket.
+        environment: Its variables.
+        cwd: Its folder.
+        keep: Open files that it inherits.
+    """
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    cwd: Path
+    keep: Sequence[int] = ()
+
+
+@dataclass
+class _Worker:
+    leash: SpawnedLeash
+    listener: socket.socket
+    ready_file: Path
+    is_ready: bool = field(default=False)
+
+    def check_ready(self) -> bool:
+        self.is_ready = self.is_ready or self.ready_file.exists()
+        return self.is_ready
+
+
+def listen(host: str, port: int, count: int) -> list[socket.socket]:
+    """Sockets on one port, among which the kernel divides the connections.
+
+    Args:
+        host: The address.
+        port: The port; 0 for any that is free.
+        count: How many sockets.
+
+    Raises:
+        ConflictError: With the code ``PortInUse``.
+    """
+    opened: list[socket.socket] = []
+    try:
+        with _socket(
+            host
+        ) as probe:  # sockets with SO_REUSEPORT would join those of another server
+            probe.bind((host, port))
+            port = probe.getsockname()[1]
+        for _ in range(count):
+            opened.append(_socket(host))
+            if count > 1:
+                opened[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            opened[-1].bind((host, port))
+            opened[-1].listen(_BACKLOG)
+    except OSError as error:
+        for one in opened:
+            one.close()
+        raise ConflictError(
+            f"Port {port} of {host} cannot be used: {error.strerror or error}.",
+            "Give another with --port, or end what listens there.",
+            code="PortInUse",
+        ) from error
+    return opened
+
+
+def _socket(host: str) -> socket.socket:
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return made
+
+
+class WorkerPool:
+    """Keeps one worker on each socket until it is stopped."""
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        listeners: Sequence[socket.socket],
+        folder: Path,
+        report: Callable[[str], object],
+        on_ready: Callable[[], object] = lambda: None,
+        watch: SourceWatch | None = None,
+    ) -> None:
+        """Prepare the workers.
+
+        Args:
+            spec: How each is started.
+            listeners: A socket for each.
+            folder: For files of its own.
+            report: Called with sentences for people.
+            on_ready: Called once, when all workers are ready.
+            watch: Files on whose change the workers are replaced; None for none.
+        """
+        self._spec = spec
+        self._listeners = listeners
+        self._folder = folder
+        self._report = report
+        self._on_ready = on_ready
+        self._watch = watch
+        self._numbers = itertools.count()
+        self._current: list[_Worker] = []
+        self._next: list[_Worker] = []
+        self._ending: list[_Worker] = []
+        self._was_ready = False
+        self._restarts: deque[float] = deque(maxlen=_MOST_RESTARTS)
+
+    def run(self, stop: threading.Event) -> int:
+        """Run the workers until ``stop`` is set.
+
+        Returns:
+            The exit status: 1 if they could not load what they serve, or end again and again.
+        """
+        try:
+            self._current = self._start()
+            while not stop.wait(_TICK_SECONDS):
+                if not self._keep_alive():
+                    return 1
+                self._follow_changes()
+            return 0
+        finally:
+            self._end(self._current + self._next)
+            for worker in self._ending:
+                worker.leash.wait()
+
+    def _start(self) -> list[_Worker]:
+        return [self._start_worker(listener) for listener in self._listeners]
+
+    def _start_worker(self, listener: socket.socket) -> _Worker:
+        ready = self._folder / f"ready-{next(self._numbers)}"
+        with _standard_error() as output:
+            leash = SpawnedLeash(
+                [*self._spec.command, "--fd", str(listener.fileno()), "--ready-file", str(ready)],
+                env=self._spec.environment, cwd=self._spec.cwd, grace=DRAIN_SECONDS + 5,
+                keep=(listener.fileno(), output, *self._spec.keep), output=output,
+            )  # fmt: skip
+        return _Worker(leash, listener, ready)
+
+    def _end(self, workers: Sequence[_Worker]) -> None:
+        for worker in workers:
+            worker.leash.stop()
+        self._ending += workers
+
+    def _keep_alive(self) -> bool:
+        """Replace workers that have ended; whether that is worth while."""
+        for index, worker in enumerate(self._current):
+            worker.check_ready()
+            if worker.leash.runs():
+                continue
+            status = worker.leash.wait()
+            if not self._was_ready and not worker.is_ready:
+                return False  # which the worker has explained
+            self._report(f"A worker ended with status {status}.")
+            if not self._may_restart():
+                self._report(
+                    f"Workers ended {_MOST_RESTARTS} times within {_RESTART_SECONDS:g} s: the "
+                    "server ends."
+                )
+                return False
+            self._current[index] = self._start_worker(worker.listener)
+        if not self._was_ready and all(one.is_ready for one in self._current):
+            self._was_ready = True
+            self._on_ready()
+        return True
+
+    def _may_restart(self) -> bool:
+        now = time.monotonic()
+        if len(self._restarts) == _MOST_RESTARTS and now - self._restarts[0] < _RESTART_SECONDS:
+            return False
+        self._restarts.append(now)
+        return True
+
+    def _follow_changes(self) -> None:
+        """Replace the workers after a change, once their successors are ready."""
+        self._ending = [one for one in self._ending if one.leash.runs()]
+        if self._next and not all(one.leash.runs() for one in self._next):
+            self._report("The changed files do not load; the server goes on with the old ones.")
+            self._discard_next()
+        elif self._next and all(one.check_ready() for one in self._next):
+            self._end(self._current)
+            self._current, self._next = self._next, []
+            self._report("The server has the changed files.")
+        if self._watch is None or not self._was_ready or not self._watch.has_changed():
+            return
+        self._discard_next()
+        if error := self._watch.syntax_error():
+            self._report(f"{error}; the server goes on with the old files.")
+        else:
+            self._report("Files have changed: loading them.")
+            self._next = self._start()
+
+    def _discard_next(self) -> None:
+        self._end(self._next)
+        self._next = []
+
+
+@contextlib.contextmanager
+def _standard_error() -> Iterator[int]:
+    """A copy of standard error, for a process to inherit."""
+    copied = os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2)
+    try:
+        yield copied
+    finally:
+        os.close(copied)

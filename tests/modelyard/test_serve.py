@@ -1,0 +1,164 @@
+"""``modelyard serve`` and ``azmlinfsrv``: what they refuse, and the real command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from infra.errors import ModelyardError
+from modelyard import azmlinfsrv
+from modelyard.commands import serve
+from tests.processes import eventually
+
+_SCRIPT = """
+import os
+def init():
+    global model
+    model = os.path.basename(os.environ["AZUREML_MODEL_DIR"])
+def run(data):
+    return {"message": "Hello, World!", "model": model, "token": os.environ.get("%s")}
+"""
+_TOKEN = "0123456789abcdef0123"
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv(serve._TOKEN, raising=False)
+    (tmp_path / "score.py").write_text(_SCRIPT % serve._TOKEN)
+    (tmp_path / "weights").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({}, "NothingToServe"),
+        ({"model_dir": Path("weights"), "model": "models:/m/1"}, "NothingToServe"),
+        ({"entry_script": Path("score.py"), "model": "models:/m/1"}, "NothingToServe"),
+        ({"entry_script": Path("none.py")}, "NotFound"),
+        ({"model_dir": Path("none")}, "NotFound"),
+        ({"model_dir": Path("weights"), "token_file": Path("none")}, "NotFound"),
+        ({"model_dir": Path("weights"), "token_file": Path("short")}, "TokenInvalid"),
+        ({"model_dir": Path("weights"), "host": "0.0.0.0"}, "TokenRequired"),
+        ({"model_dir": Path("weights"), "host": "model.example"}, "TokenRequired"),
+    ],
+)
+def test_refusals(files: Path, options: dict[str, Any], code: str) -> None:
+    (files / "short").write_text("secret\n")
+    with pytest.raises(ModelyardError) as refused:
+        serve.serve(**options)
+
+    assert refused.value.code == code
+    assert refused.value.hint
+    assert "secret" not in str(refused.value)
+
+
+def test_the_alias_s_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[str]] = []
+
+    def resolve(_: str) -> Callable[[], None]:
+        return lambda: given.append(sys.argv[1:])
+
+    monkeypatch.setattr("pkgutil.resolve_name", resolve)
+    monkeypatch.setattr(sys, "argv", ["azmlinfsrv"])
+    for name in ("AZUREML_MODEL_DIR", "WORKER_COUNT", serve._TOKEN):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AML_CORS_ORIGINS", "")
+    monkeypatch.setenv("AZUREML_ENTRY_SCRIPT", "a.py")
+    azmlinfsrv.main([])
+    monkeypatch.setenv(serve._TOKEN, _TOKEN)
+    options = ["--entry_script", "b.py", "--model_dir", "m", "--port", "1", "--worker_count", "2"]
+    azmlinfsrv.main([*options, "--access_control_allow_origins", "https://a.example"])
+
+    assert given == [
+        ["serve", "--entry-script", "a.py", "--port", "5001", "--workers", "1",
+         "--host", "127.0.0.1"],
+        ["serve", "--entry-script", "b.py", "--port", "1", "--workers", "2", "--host", "0.0.0.0",
+         "--model-dir", "m"],
+    ]  # fmt: skip
+    assert os.environ["AML_CORS_ORIGINS"] == "https://a.example"
+
+
+Run = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def run(files: Path) -> Iterator[Run]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(module: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        with (files / "log").open("w") as log:
+            started.append(subprocess.Popen(
+                [sys.executable, "-P", "-m", module, *arguments], stdout=subprocess.PIPE,
+                stderr=log, text=True, cwd=files,
+                env={**os.environ, "MODELYARD_HOME": str(files / "home"), **variables},
+            ))  # fmt: skip
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(60)
+
+
+def _url(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return str(json.loads(process.stdout.readline())["url"])
+
+
+@pytest.mark.integration
+def test_a_scoring_script_is_served_to_who_has_the_token(run: Run, files: Path) -> None:
+    (files / "token").write_text(f"{_TOKEN}\n")
+    process = run(
+        "modelyard", "serve", "--entry-script", "score.py", "--model-dir", "weights", "--port",
+        "0", "--workers", "2", "--token-file", "token", "--json",
+    )  # fmt: skip
+    url = _url(process)
+    refused = httpx.post(f"{url}/score", content=b"{}")
+    headers = {"authorization": f"Bearer {_TOKEN}"}
+    answer = httpx.post(f"{url}/score", content=b"{}", headers=headers)
+    process.terminate()
+
+    assert refused.status_code == 401
+    assert answer.json() == {"message": "Hello, World!", "model": "weights", "token": None}
+    assert process.wait(60) == 0
+    assert _TOKEN not in (files / "log").read_text()
+
+
+@pytest.mark.integration
+def test_a_script_whose_init_fails_fails_the_command(run: Run, files: Path) -> None:
+    (files / "score.py").write_text("def init():\n    1 / 0\ndef run(data): pass\n")
+    process = run("modelyard.azmlinfsrv", "--entry_script", "score.py", "--port", "0")
+
+    assert process.wait(120) == 1
+    said = "The script score.py failed to load: score.py:2, in init: ZeroDivisionError"
+    assert said in (files / "log").read_text()
+
+
+@pytest.mark.integration
+def test_a_model_is_served_in_the_protocols(run: Run, files: Path) -> None:
+    (files / "weights" / "predictor.py").write_text(
+        "def load(model_dir, parameters): return int(parameters['factor'])\n"
+        "def predict(inputs, model): return {'prediction': inputs['x'] * model * 1}\n"
+    )
+    process = run("modelyard", "serve", "--model-dir", "weights", "--port", "0", "--name", "m",
+                  "--reload", "--json", MODELYARD_SERVE_PARAMETERS='{"factor": "2"}')  # fmt: skip
+    url = f"{_url(process)}/v1/models/m:predict"
+
+    def predicted() -> Any:
+        return httpx.post(url, json={"instances": [{"x": 2}]}, timeout=30).json()["predictions"]
+
+    assert predicted() == [4]
+    code = (files / "weights" / "predictor.py").read_text().replace("* 1}", "* 5}")
+    (files / "weights" / "predictor.py").write_text(code)
+    eventually(lambda: predicted() == [20], "the edit is served")
+    assert httpx.get(url, headers={"host": "evil.example"}).status_code == 403
