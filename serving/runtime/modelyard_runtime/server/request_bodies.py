@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from modelyard_runtime.server.refusals import RequestRefused
+from modelyard_runtime.server.refusals import RequestRefused, bad
+
+# Sizes of zlib's window, which say the format as well; None for what is not compressed.
+_WINDOWS = {"identity": None, "gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_SHORT = 64 * 2**10  # bytes that are decompressed on the event loop
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
@@ -26,7 +31,7 @@ class RequestLimits:
 
 
 async def read_body(headers: Mapping[str, str], receive: Receive, limits: RequestLimits) -> bytes:
-    """Read the body of an ASGI request.
+    """Read the body of an ASGI request, and decompress it.
 
     Args:
         headers: The request's headers, in lower case.
@@ -34,8 +39,40 @@ async def read_body(headers: Mapping[str, str], receive: Receive, limits: Reques
         limits: Its limits.
 
     Raises:
-        RequestRefused: 413 if it is too long, 408 if it takes too long, 400 if it ends early.
+        RequestRefused: 413 if it is too long, 408 if it takes too long, 415 if its encoding is
+            unknown, 400 if it ends early.
     """
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in _WINDOWS:
+        known = ", ".join(_WINDOWS)
+        raise RequestRefused(
+            415, f"The body's encoding is {encoding}; give one of {known}.",
+            {"accept-encoding": known},
+        )  # fmt: skip
+    body = await _received(headers, receive, limits)
+    window = _WINDOWS[encoding]
+    if window is None:
+        return body
+    if len(body) < _SHORT:
+        return _decompressed(body, encoding, window, limits.body_bytes)
+    return await asyncio.to_thread(_decompressed, body, encoding, window, limits.body_bytes)
+
+
+def _decompressed(body: bytes, encoding: str, window: int, most: int) -> bytes:
+    """The body as it was before it was compressed; no more of it than may be is made."""
+    decompressor = zlib.decompressobj(window)
+    try:
+        found = decompressor.decompress(body, most + 1)
+    except zlib.error:
+        raise bad(f"The body is no {encoding}, which content-encoding says.") from None
+    if len(found) > most:
+        raise _too_large(most)
+    if not decompressor.eof or decompressor.unused_data:
+        raise bad(f"The body is not all of one {encoding} stream.")
+    return found
+
+
+async def _received(headers: Mapping[str, str], receive: Receive, limits: RequestLimits) -> bytes:
     most = limits.body_bytes
     declared = headers.get("content-length", "")
     if declared.isdigit() and int(declared) > most:

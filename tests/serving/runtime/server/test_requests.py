@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from modelyard_runtime.frames import objects
 from modelyard_runtime.models.base import Model, ModelOutputError
 from modelyard_runtime.server import open_inference, tensors
 from modelyard_runtime.server.refusals import RequestRefused
+from modelyard_runtime.server.request_bodies import RequestLimits
 
 from tests.serving.runtime.server import served
 from tests.serving.runtime.server.conftest import Open
@@ -233,3 +236,26 @@ async def test_instances_of_several_forms_are_answered_in_their_order(opened: Op
     response = await client.post("/v1/models/echo:predict", json=given)
 
     assert response.json() == {"predictions": [1, 2, 3]}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("gzip", gzip.compress(infer()), 200), ("GZIP", gzip.compress(infer()), 200),
+        ("deflate", zlib.compress(infer()), 200), ("identity", infer(), 200),
+        ("gzip", gzip.compress(infer(id="x" * 200_000)), 200),
+        ("gzip", infer(), 400), ("gzip", gzip.compress(infer())[:-4], 400),
+        ("gzip", gzip.compress(infer()) + b"more", 400), ("br", infer(), 415),
+        ("gzip", gzip.compress(b" " * 2**21), 413),
+    ],
+)  # fmt: skip
+async def test_bodies_may_be_compressed(
+    encoding: str, body: bytes, status: int, opened: Open
+) -> None:
+    client = await opened(served.hosted("echo", dict), limits=RequestLimits(body_bytes=2**20))
+    headers = {"content-encoding": encoding}
+    response = await client.post("/v2/models/echo/infer", content=body, headers=headers)
+
+    assert response.status_code == status
+    answer = response.json()
+    assert "outputs" in answer if status == 200 else answer["error"]
