@@ -11,10 +11,10 @@ from prefect.exceptions import ObjectNotFound
 
 from infra import identity
 from infra.prefect_client import prefect_client
-from registry import flow_kinds, tracking
+from registry import flow_kinds
 from registry.blockers import Blocker
-from registry.evaluation_results import EVALUATED_TAG, inference_tag
-from registry.models import model_versions
+from registry.evaluation_results import inference_tag
+from registry.models import evaluation_tags, model_aliases, model_versions
 from registry.runs import labels as run_labels
 from registry.runs import runs, statuses
 from registry.runs.run_views import RunView
@@ -144,18 +144,8 @@ def of_model(name: str, version: int) -> list[str]:
     Raises:
         NotFoundError: If there is no such version.
     """
+    model_aliases.settle(name)
     found = model_versions.find(name, version)
-    mlflow = tracking.client()
-    experiments = [
-        str(one.experiment_id)
-        for one in tracking.paged(lambda token: mlflow.search_experiments(page_token=token))
-    ]
-    uri = model_versions.uri(found)
-    quote = '"' if "'" in uri else "'"
-    evaluated = mlflow.search_runs(
-        experiments,
-        f"tags.`{EVALUATED_TAG}` = {quote}{uri}{quote} AND attributes.status = 'FINISHED'",
-        order_by=["attributes.start_time DESC"],
-    )
     made = found.creation_timestamp or 0
+    evaluated = evaluation_tags.of_version(model_versions.uri(found))
     return [run.info.run_id for run in evaluated if (run.info.start_time or 0) >= made]

@@ -3,6 +3,7 @@
 # Modules that other packages may import. Nothing is imported here, so that each
 # costs only what it uses.
 __all__ = [
+    "evaluation_tags",
     "model_aliases",
     "model_creation",
     "model_lineage",

@@ -17,7 +17,7 @@ from typing import Any
 from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.mlflow import RegisteredModel
 from registry import catalogue, history
-from registry.models import model_references, model_versions
+from registry.models import evaluation_tags, model_references, model_versions
 from registry.tracking import client
 
 NOUN = "model"
@@ -195,6 +195,8 @@ def announce_rename(name: str) -> None:
 def settle_rename(model: RegisteredModel) -> None:
     """Write down, once, the other name that a model has got: its history goes on there.
 
+    Its evaluations then name it so.
+
     MLflow keeps what was announced with the model, whatever its name, so that whoever comes
     next ends what was interrupted.
     """
@@ -206,7 +208,20 @@ def settle_rename(model: RegisteredModel) -> None:
         known = (deed["detail"].get("token") for deed in history.of(NOUN, subject))
         if token not in known:
             history.record(NOUN, subject, _RENAMED, **detail, token=token)
+    if old != model.name:
+        evaluation_tags.follow_rename(model, old)
     client().delete_registered_model_tag(model.name, model_versions.RENAMING_TAG)
+
+
+def settle(name: str) -> None:
+    """End a change of a model's name that was interrupted.
+
+    Raises:
+        NotFoundError: If there is no such model.
+    """
+    if model_versions.RENAMING_TAG in model_versions.find_model(name).tags:
+        with catalogue.advisory_lock(model_versions.lock(name)):
+            settle_rename(model_versions.find_model(name))
 
 
 def current_name(name: str, since: datetime) -> str:
