@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from flows import batch_inference_pods
+from flows import batch_inference_pods, batch_inference_server
 from flows.flow_results import BatchInferenceResult
 from flows.lifecycle import FlowSpec, lifecycle_flow
 from flows.run_context import RunContext, RunResult, disk_full_reported
@@ -24,7 +24,6 @@ from infra.workloads.process import ProcessBackend
 from infra.workloads.process_group import RateLimitedLog
 from registry import batch_inference_results, flow_kinds, tracking
 from registry.mlflow_writer import MlflowWriter
-from registry.models import models
 from registry.models.models import ResolvedVersion
 from registry.runs import publish_targets, run_monitor, run_nodes
 from registry.tracking import Tracked
@@ -72,8 +71,7 @@ def _prepare(
     """Fetch the model and the input, and cut the input into parts."""
     if choice.runs_in_pods(context.settings):
         return Path(), batch_inference_pods.prepare(context, request, folders)
-    if not request.server_url and not folders.model.exists():
-        models.fetch(model, folders.model)
+    batch_inference_server.fetch(request, model, folders)
     found = storage.store(request.input_uri)
     plan = planning.read(folders.plan)
     chosen = input_files.select(found, request.include, request.exclude)
@@ -117,21 +115,22 @@ def _predict(
         found = _environment(context, request, model, folders, environments)
         python, keep = held.enter_context(found)
         lease = held.enter_context(_gpus(context, request, backend))
-        if lease is None:
-            context.raise_if_ended()
-            raise StopRequestedError
+        forward = RateLimitedLog(context.logger.info, context.settings.log_lines_per_second)
+        held.enter_context(contextlib.closing(forward))
+        server = batch_inference_server.asked(
+            context, request, model, folders, lease.names, forward
+        )
         mark = orphans.inherited_mark() | orphans.run_mark(context.home, context.flow_run_id)
         processes = predicting.shards(
-            request, model, plan, place, python, folders, lease.names, mark
-        )
+            request, model, plan, place, python, folders, lease.names, mark,
+            held.enter_context(server),
+        )  # fmt: skip
         _warn_of_idle_gpus(context, len(lease.names), len(processes))
         statuses = functools.partial(predicting.statuses, folders, len(processes))
         progress = predicting.Progress(
             statuses, plan.rows, request.max_failed,
             lambda line: context.logger.info("%s", line), recorder,
         )  # fmt: skip
-        forward = RateLimitedLog(context.logger.info, context.settings.log_lines_per_second)
-        held.enter_context(contextlib.closing(forward))
         slot = run_nodes.own_slot(context.flow_run_id, context.attempt)
         with run_monitor.monitored(tracked, slot, context.logger.warning) as monitor:
             ended = backend.execute(
@@ -168,7 +167,8 @@ def _environment(
     environments: EnvironmentCache,
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Use the model's interpreter; the run ends if it is stopped while that is made."""
-    if request.server_url:  # which has its own
+    if request.server_url or batch_inference_server.kind_of(request, model):
+        # It has its own.
         yield "", ()
         return
     log, is_over = context.logger.info, context.is_over
@@ -193,8 +193,8 @@ def _warn_of_idle_gpus(context: RunContext, gpus_: int, pods: int) -> None:
 @contextlib.contextmanager
 def _gpus(
     context: RunContext, request: BatchInference, backend: ProcessBackend
-) -> Iterator[gpus.GpuLease | None]:
-    """Hold the machine's GPUs; yields None if the run is over before they are free."""
+) -> Iterator[gpus.GpuLease]:
+    """Hold the machine's GPUs; the run ends if it is over before they are free."""
     available = len(gpus.devices(context.settings))
     asked = 0 if request.server_url else resources.gpu_count(request.machine(), context.settings)
     wanted = min(asked, available)
@@ -205,6 +205,9 @@ def _gpus(
         is_over=context.is_over,
         shared=False,
     ) as lease:
+        if lease is None:
+            context.raise_if_ended()
+            raise StopRequestedError
         yield lease
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from flows import placing
+from flows import batch_inference_server, placing
 from flows.run_context import RunContext
 from infra import instance_types, storage
 from infra.errors import ModelyardError
@@ -24,15 +24,18 @@ from infra.workloads.kubernetes.backend import RunAttempt
 from infra.workloads.kubernetes.job_manifest import InstanceSpec
 from infra.workloads.kubernetes.staging import StagingArea
 from infra.workloads.process_group import RateLimitedLog
+from infra.workloads.redaction import redactor
 from pipelines.backends import choice as backends
 from registry import flow_kinds
 from registry.models.models import ResolvedVersion
+from serving import model_servers
 from tasks import placement
 from tasks.batch_inference import (
     choice,
     input_files,
     output_files,
     planning,
+    pod_server,
     predicting,
     publication,
     shard_pods,
@@ -42,6 +45,7 @@ from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.input_files import InputFile
 from tasks.batch_inference.planning import Plan, PlannedFile
 from tasks.batch_inference.pod_resources import PodResources
+from tasks.batch_inference.pod_server import PodServer
 from tasks.batch_inference.predicting import Folders, ProgressRecorder
 from tasks.batch_inference.shard_pods import PartCollector, ShardPods
 from tasks.batch_inference.staged_parts import StagedParts
@@ -119,9 +123,10 @@ def predict(
     collector = PartCollector(StagedParts(_area(context)), folders.parts)
     check_failed = functools.partial(_check_failed, collector, request, folders)
     check_failed()
+    server = _server(context, request, model, share)
     pods = shard_pods.plan_pods(
         request, model, plan, folders, _area(context), clusters.load(context.settings).image,
-        shape, share, mlflow_run_id,
+        shape, share, mlflow_run_id, server,
     )  # fmt: skip
     backend = backends.backend(
         context.settings,
@@ -136,12 +141,26 @@ def predict(
         recorder,
     )
     with contextlib.closing(backend), _logging(context, folders.log) as log_line:
-        shards = ShardPods(backend, pods, collector, log_line, str(folders.log))
+        values = predicting.predictor_secrets(None, model).values() if server else ()
+        shards = ShardPods(backend, pods, collector, log_line, str(folders.log), redactor(values))
         shards.run(context.is_over, _collecting(context, collector, progress, check_failed))
     context.raise_if_ended()
     collector.collect()
     progress.report()
     check_failed()
+
+
+def _server(
+    context: RunContext, request: BatchInference, model: ResolvedVersion, share: PodResources
+) -> PodServer | None:
+    """The server that is started in each pod; None if its shard loads the model."""
+    kind = batch_inference_server.kind_of(request, model)
+    if kind is None:
+        return None
+    image = model_servers.image(kind, context.settings)
+    context.logger.info("Each pod starts %s for the model: %s", kind, image)
+    seconds = context.settings.server_start_seconds
+    return PodServer(kind, image, pod_server.FOLDER, share.gpus, seconds)
 
 
 def _check_failed(collector: PartCollector, request: BatchInference, folders: Folders) -> None:
@@ -191,9 +210,8 @@ def _collecting(
 @contextlib.contextmanager
 def _logging(context: RunContext, file: Path) -> Iterator[Callable[[str], None]]:
     """Log lines of pods, which come in threads, and append them to the run's log file."""
-    forward = RateLimitedLog(
-        lambda line: context.logger.info("%s", line), context.settings.log_lines_per_second
-    )
+    # Only this thread has the context that Prefect finds the run's logger by.
+    forward = RateLimitedLog(context.logger.info, context.settings.log_lines_per_second)
     lock = threading.Lock()
     with file.open("a") as log, contextlib.closing(forward):
 

@@ -120,6 +120,22 @@ class Settings(BaseSettings):
         description="Retention of a pipeline run's artifacts after its end, in days; 0 keeps them "
         "for ever.",
     )
+    triton_image: str = Field(
+        # The last release with the backend of TensorFlow.
+        "nvcr.io/nvidia/tritonserver:25.02-py3",
+        description="Image of Triton, for models whose framework is one of Triton's; it has a "
+        "shell and the program tritonserver.",
+    )
+    vllm_image: str = Field(
+        "vllm/vllm-openai:v0.18.0",
+        description="Image of vLLM, for language models; it has a shell and the program vllm.",
+    )
+    server_start_seconds: float = Field(
+        1800.0,
+        gt=0,
+        le=86_400,
+        description="How long a server of an image may take until it has loaded its model.",
+    )
     cluster: Path | None = Field(
         None,
         description="YAML file that configures the Kubernetes cluster of the pools; see the "

@@ -25,12 +25,16 @@ class ServedModel:
         registered: The registered model's name.
         name: The model's name there; "" for the registered model's, or OpenAI's first one.
         token: A bearer token, or the reference to its secret; "" if the server asks for none.
+        start_seconds: How long it may take to be ready: to start, and to load the model.
+        is_restarted: Whether it is started again if it ends, so that it is ready again then.
     """
 
     url: str
     registered: str
     name: str = ""
     token: str = ""
+    start_seconds: float = 120.0
+    is_restarted: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ repository, where the server announces it, else whether the server as a whole is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -26,6 +27,7 @@ _NO_ROUTE = frozenset({404, 405, 501})
 # What a server, or what is before it, answers while it starts or is busy.
 BUSY = frozenset({429, 502, 503, 504})
 
+_LONGEST_PAUSE = 5.0
 _REPOSITORY = "model_repository"
 _UNAVAILABLE = "UNAVAILABLE"
 
@@ -92,6 +94,34 @@ def observe(client: httpx.Client, served: ServedModel) -> ServerReadiness:
         return ServerReadiness(reason=str(error))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelUnservedError(f"sent what is no answer: {error!r}") from error
+
+
+def await_ready(
+    client: httpx.Client, served: ServedModel, ended: Callable[[], str] = str
+) -> ServerReadiness:
+    """Ask a server until it serves a model.
+
+    Args:
+        client: A client of the server.
+        served: The model, and how long that may take.
+        ended: Returns why the server has ended for good; "" as long as it has not.
+
+    Raises:
+        ModelUnservedError: If it has ended, is not ready in time, or never will be.
+    """
+    until, pause = time.monotonic() + served.start_seconds, 0.1
+    while True:
+        found = observe(client, served)
+        if found.is_ready:
+            return found
+        if reason := ended():
+            raise ModelUnservedError(f"has ended before it was ready: {reason}")
+        if time.monotonic() + pause > until:
+            raise ModelUnservedError(
+                f"is not ready after {served.start_seconds:g} seconds: {found.reason}"
+            )
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def _open_inference(

@@ -32,6 +32,7 @@ class ResourceRequest:
         accelerators: How many of it.
         cpu_request: Cores to reserve.
         memory_request: Bytes to reserve.
+        devices: Names of this machine's accelerators that it has, so many; any if empty.
     """
 
     cpu: float = 0.0
@@ -40,6 +41,7 @@ class ResourceRequest:
     accelerators: int = 0
     cpu_request: float = 0.0
     memory_request: int = 0
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -272,7 +272,8 @@ def _options(workload: Workload) -> list[str]:
     if asked.memory_request:
         options += ["--memory-reservation", str(asked.memory_request)]
     if asked.accelerators:
-        options += ["--gpus", str(asked.accelerators)]
+        named = _csv([f"device={','.join(asked.devices)}"])
+        options += ["--gpus", named if asked.devices else str(asked.accelerators)]
     for port in workload.ports:
         options += ["--publish", f"127.0.0.1:{port}:{port}"]
     policy = _PULL_POLICIES.get(str(workload.kubernetes.get("imagePullPolicy", "")))

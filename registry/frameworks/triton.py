@@ -37,6 +37,19 @@ class TritonBackend:
     check: Callable[[Layout, str], None]
 
 
+@dataclass(frozen=True)
+class TritonPlacement:
+    """How a server finds a model in its files.
+
+    Attributes:
+        name: The model's name there, which is its folder's in the repository.
+        is_repository: Whether the files are the repository, and else the model's own folder.
+    """
+
+    name: str
+    is_repository: bool
+
+
 def checker(kind: TritonBackend) -> Callable[[Layout, str], None]:
     """The check of one of the kinds below.
 
@@ -60,6 +73,29 @@ def checker(kind: TritonBackend) -> Callable[[Layout, str], None]:
             kind.check(layout, f"{root}{version}/{file}")
 
     return check
+
+
+def placement(layout: Layout, name: str) -> TritonPlacement:
+    """How a server finds a model in its files.
+
+    Args:
+        layout: The files.
+        name: The registered model's name, under which a model's own folder is served whose
+            configuration gives none.
+
+    Raises:
+        BadInputError: ``TritonConfigMissing``, or ``TritonNameInvalid``.
+    """
+    if root := _root(layout):
+        return TritonPlacement(root.removesuffix("/"), is_repository=True)
+    found = _stated(layout.text(_CONFIG)).get("name") or name
+    if "/" in found or found in {".", ".."}:
+        raise refused(
+            "TritonNameInvalid",
+            f"{_CONFIG} at {layout.uri} has the name {found[:100]!r}, which no folder can have.",
+            "Correct the name, or leave it out.",
+        )
+    return TritonPlacement(found, is_repository=False)
 
 
 def _stated(text: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from infra.mlflow import MlflowException, ModelVersion
 from registry import catalogue, frameworks, history, names
 from registry.blockers import Blocker
 from registry.flavors import mlmodel
-from registry.frameworks import huggingface
+from registry.frameworks import Layout, huggingface
 from registry.models import (
     model_aliases,
     model_artifacts,
@@ -33,7 +33,7 @@ from registry.tracking import FLOW_RUN_TAG, MODEL_TAG, client
 
 __all__ = [
     "ResolvedVersion", "ServingSpec", "SourceRun", "check_files", "create", "declare_framework",
-    "declared_serving", "fetch", "list_all", "register", "resolve",
+    "declared_serving", "fetch", "layout", "list_all", "register", "resolve",
     "set_tags", "show",
 ]  # fmt: skip
 
@@ -398,6 +398,16 @@ def size(model: ResolvedVersion) -> int:
     return sum(entry.size for entry in files.entries())
 
 
+def layout(model: ResolvedVersion) -> Layout:
+    """The list of a version's files, read in small pieces.
+
+    Raises:
+        BadInputError: With the code ``NoFiles``, if they are on a hub; or if there are none.
+        ModelyardError: If they cannot be listed.
+    """
+    return Layout(model_artifacts.files(_source(model), outside=model.outside))
+
+
 def fetch(model: ResolvedVersion, destination: Path) -> None:
     """Download a version's files into the folder ``destination``, which must not exist.
 
@@ -405,11 +415,15 @@ def fetch(model: ResolvedVersion, destination: Path) -> None:
         BadInputError: With the code ``NoFiles``, if they are on a hub; ``DestinationExists``.
         ModelyardError: If they cannot be read or do not fit; nothing is left behind then.
     """
+    files = model_artifacts.files(_source(model), outside=model.outside)
+    model_artifacts.fetch(files, destination)
+
+
+def _source(model: ResolvedVersion) -> str:
     if model.source_uri is None:
         raise BadInputError(
             f"{model.uri} has no files: it is downloaded by the id among its parameters.",
             "Let the runtime download it.",
             code="NoFiles",
         )
-    files = model_artifacts.files(model.source_uri, outside=model.outside)
-    model_artifacts.fetch(files, destination)
+    return model.source_uri

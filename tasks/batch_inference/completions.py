@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +12,7 @@ import httpx
 from modelyard_runtime.frames import Columns, objects
 from modelyard_runtime.models.base import PREDICTION, instances
 
+from serving.server_http import ServedModel
 from serving.server_readiness import ServerReadiness
 from tasks.batch_inference.predictor_client import PredictionError
 from tasks.batch_inference.server_client import ServerClient, encode_json, unusable_answer
@@ -25,20 +25,19 @@ _AT_ONCE = 16
 class CompletionsClient(ServerClient):
     """OpenAI's protocol: records have a ``prompt``, or ``messages``."""
 
-    def __init__(self, client: httpx.Client, ready: ServerReadiness) -> None:
+    def __init__(self, client: httpx.Client, served: ServedModel, ready: ServerReadiness) -> None:
         """Ask for completions of the model that is ready."""
-        super().__init__(client)
+        super().__init__(client, served)
         self._model = ready.name
         self._asked: frozenset[str] = frozenset()  # of the last batch that is no piece of another
         self._kept: dict[str, str] = {}
 
-    def infer(self, columns: Columns, seconds: float) -> Columns:
-        """See :class:`ServerClient`; requests of a batch are sent 16 at a time.
+    def _infer(self, columns: Columns, until: float) -> Columns:
+        """Send the requests of a batch 16 at a time.
 
         Of a batch of which some fail, the texts of the others are kept for when pieces of it are
         asked for.
         """
-        until = time.monotonic() + seconds
         records = instances(columns)
         keys = [json.dumps(one, default=str) for one in records]
         if not set(keys) <= self._asked:

@@ -5,7 +5,6 @@ Triton, KServe and MLServer speak it: https://github.com/kserve/open-inference-p
 
 from __future__ import annotations
 
-import time
 from urllib.parse import quote
 
 import httpx
@@ -13,7 +12,7 @@ import numpy as np
 from modelyard_runtime.frames import Array, Columns, objects
 from modelyard_runtime.models.base import INPUT, ModelError, matrix, outputs
 
-from serving.server_http import ask
+from serving.server_http import ServedModel, ask
 from serving.server_readiness import ModelUnservedError, ServerReadiness
 from tasks.batch_inference import tensors
 from tasks.batch_inference.predictor_client import PredictionError
@@ -24,14 +23,14 @@ from tasks.batch_inference.tensors import InputTensor
 class InferenceProtocolClient(ServerClient):
     """The Open Inference Protocol, version 2."""
 
-    def __init__(self, client: httpx.Client, ready: ServerReadiness) -> None:
+    def __init__(self, client: httpx.Client, served: ServedModel, ready: ServerReadiness) -> None:
         """Read what the model takes.
 
         Raises:
             ModelUnservedError: If the server does not say.
             httpx.TransportError: If it is away.
         """
-        super().__init__(client)
+        super().__init__(client, served)
         self._path = f"/v2/models/{quote(ready.name)}"
         self._is_binary = tensors.BINARY in ready.extensions
         try:
@@ -40,9 +39,8 @@ class InferenceProtocolClient(ServerClient):
         except (KeyError, TypeError, ValueError) as error:
             raise ModelUnservedError(f"sent what is no answer: {error!r}") from error
 
-    def infer(self, columns: Columns, seconds: float) -> Columns:
-        """See :class:`ServerClient`; of a batch larger than the model's, one after another."""
-        until = time.monotonic() + seconds
+    def _infer(self, columns: Columns, until: float) -> Columns:
+        """Predict pieces of a batch larger than the model's one after another."""
         try:
             given = self._named(columns)
         except ModelError as error:
@@ -50,7 +48,7 @@ class InferenceProtocolClient(ServerClient):
         rows = len(next(iter(given.values())))
         step = self._most or rows
         found = [
-            self._infer({name: one[at : at + step] for name, one in given.items()}, until)
+            self._infer_piece({name: one[at : at + step] for name, one in given.items()}, until)
             for at in range(0, rows, step)
         ]
         try:
@@ -68,7 +66,7 @@ class InferenceProtocolClient(ServerClient):
         missing = ", ".join(name for name in names if name not in columns)
         raise ModelError(f"The model takes {', '.join(names)}; the records have no {missing}.")
 
-    def _infer(self, columns: Columns, until: float) -> Columns:
+    def _infer_piece(self, columns: Columns, until: float) -> Columns:
         content, headers = tensors.encode(
             [self._tensor(name, column) for name, column in columns.items()],
             is_binary=self._is_binary,

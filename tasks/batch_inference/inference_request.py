@@ -14,12 +14,12 @@ from infra.home import Home
 from infra.masking import mask
 from infra.parameter_models import ParameterModel
 from infra.settings import Settings
-from registry import frameworks
 from registry.models import models
 from registry.models.model_references import SCHEME
 from registry.models.models import ResolvedVersion
+from serving import model_servers
 from tasks import outputs, resources
-from tasks.batch_inference import choice, input_files, pod_resources
+from tasks.batch_inference import choice, input_files, pod_resources, server_start
 from tasks.logs import Logs
 from tasks.parameters import FlowRequest, Minutes, Text
 from tasks.resources import Resources
@@ -62,7 +62,16 @@ ServerUrl = Annotated[
     Text,
     Field(
         description="URL of a server that serves the model already, with the Open Inference "
-        "Protocol (Triton, KServe) or OpenAI's (vLLM); empty to load the model."
+        "Protocol (Triton, KServe) or OpenAI's (vLLM); empty to load the model, or to start a "
+        "server for it."
+    ),
+]
+StartedServer = Annotated[
+    Literal["", "triton", "vllm"],
+    Field(
+        description="Server that is started for the model, through its image: vllm for a language "
+        "model of Hugging Face whose files a predictor would load. Empty for what the model "
+        "needs: triton for a Triton repository, vllm for a model on the hub, none for others."
     ),
 ]
 ServerModel = Annotated[
@@ -120,6 +129,7 @@ class BatchInference(FlowRequest):
         default="",
         description="Required. The registered model: NAME/VERSION, or NAME@ALIAS.",
     )
+    server: StartedServer = ""
     server_url: ServerUrl = ""
     server_model: ServerModel = ""
     server_token: ServerToken = ""
@@ -227,13 +237,15 @@ def check(request: BatchInference, home: Home, settings: Settings) -> None:
     input_files.check_patterns("include", request.include)
     input_files.check_patterns("exclude", request.exclude)
     model = resolve(request)
+    share = choice.share(request, settings)
     if request.server_url:
         _check_server(request)
-        model_bytes = 0
+        pod_resources.check(share, request.pods, 0)
     else:
-        _check_model(model)
-        model_bytes = _bytes_of(model)
-    pod_resources.check(choice.share(request, settings), request.pods, model_bytes)
+        kind = model_servers.choose(model, request.server)
+        pod_resources.check(share, request.pods, _bytes_of(model), has_server=kind is not None)
+        if kind is not None:
+            server_start.check(kind, model, request, settings)
     exists = site.inspect_store("input_uri", request.input_uri, lambda found: found.exists())
     if exists is False:
         raise BadInputError(
@@ -265,8 +277,15 @@ def _check_server(request: BatchInference) -> None:
     """Refuse an address or a token that cannot be one, and a server that is not there.
 
     Raises:
-        BadInputError: ``ServerUrlInvalid``, ``ServerTokenNotSecret`` or ``ServerUnreachable``.
+        BadInputError: ``ServerAmbiguous``, ``ServerUrlInvalid``, ``ServerTokenNotSecret`` or
+            ``ServerUnreachable``.
     """
+    if request.server:
+        raise BadInputError(
+            "server and server_url exclude each other: one starts a server, the other names one.",
+            "Give one of the two.",
+            code="ServerAmbiguous",
+        )
     try:
         address = urlsplit(request.server_url)
         is_url = address.scheme in {"http", "https"} and bool(address.hostname)
@@ -300,19 +319,3 @@ def _reach(url: str) -> None:
             "Start it, or correct the address.",
             code="ServerUnreachable",
         ) from error
-
-
-def _check_model(model: ResolvedVersion) -> None:
-    """Refuse a model that no predictor loads.
-
-    Raises:
-        BadInputError: With the code ``ModelNotPredictable``.
-    """
-    if not frameworks.is_loaded(model.framework, model.source_uri):
-        where = "on a hub" if model.source_uri is None else "a Triton repository"
-        raise BadInputError(
-            f"model: {model.uri} is {where}, which batch inference does not load.",
-            "Name a server that serves it as server_url, or register the model's files: "
-            "modelyard model create --help lists the frameworks.",
-            code="ModelNotPredictable",
-        )

@@ -1,7 +1,8 @@
 """A shard as a pod of a cluster: ``python -P -m tasks.batch_inference.pod SPEC``.
 
-It fetches the model, makes the model's environment, and predicts its parts one after another: the
-next one is fetched, and the last one is sent on, while one is predicted. So its disk has a few
+It fetches the model, makes the model's environment or starts a server beside it
+(:mod:`tasks.batch_inference.pod_server`), and predicts its parts one after another: the next one
+is fetched, and the last one is sent on, while one is predicted. So its disk has a few
 parts, however large the input is. Parts whose results are staged are left out.
 
 It has the platform's credentials; the predictor, which is the model's own code, gets none of them.
@@ -29,10 +30,17 @@ from registry.models import models
 from registry.models.models import ResolvedVersion
 from registry.runs import run_monitor
 from serving.server_http import ServedModel
-from tasks.batch_inference import model_environment, predicting, predictor_client, shard
+from tasks.batch_inference import (
+    model_environment,
+    pod_server,
+    predicting,
+    predictor_client,
+    shard,
+)
 from tasks.batch_inference.part_input import FileOutline, PartInput
 from tasks.batch_inference.part_results import PartFiles
 from tasks.batch_inference.planning import PlannedPart
+from tasks.batch_inference.pod_server import PodServer
 from tasks.batch_inference.predictor_client import (
     PredictorClient,
     PredictorCommand,
@@ -55,6 +63,8 @@ HOPELESS = 3
 FAILED = 1
 # Likewise, where too many records have failed.
 TOO_MANY_FAILED = 4
+# Likewise, where the server that was started for the model is the reason.
+SERVER_FAILED = 5
 _ENDED = 128 + int(signal.SIGTERM)
 
 
@@ -79,6 +89,7 @@ class PodSpec:
         mlflow_run_id: The MLflow run that gets the pod's usage; "" for none.
         name: The pod's name there, such as ``pod-0``.
         drop_fields: Fields that the model does not get.
+        started: The server that is started beside the shard for the model; None if there is none.
     """
 
     model: str
@@ -97,6 +108,7 @@ class PodSpec:
     mlflow_run_id: str = ""
     name: str = ""
     drop_fields: tuple[str, ...] = ()
+    started: PodServer | None = None
 
     def write(self, path: Path) -> None:
         """Write it to a file, for a pod."""
@@ -126,7 +138,8 @@ def run(spec: PodSpec, folder: Path) -> None:
         (folder / name).mkdir()
     with _monitored(spec), _predictor(spec, model, folder) as predictor:
         shard_spec = _shard_spec(spec, predictor, folder)
-        secrets = predicting.predictor_secrets(spec.server, model)
+        asked = predictor if isinstance(predictor, ServedModel) else None
+        secrets = predicting.predictor_secrets(asked, model)
         with shard.client_of(predictor, secrets) as client:
             _predict(spec, shard_spec, client, folder)
 
@@ -145,6 +158,10 @@ def _predictor(
     """The server that is asked, or the command of a predictor with the model's environment."""
     if spec.server is not None:
         yield spec.server
+        return
+    if spec.started is not None:
+        secrets = predicting.predictor_secrets(None, model)
+        yield pod_server.start(spec.started, model, secrets, _say)
         return
     models.fetch(model, folder / "model")
     environment = predicting.predictor_environment(spec.cores)
@@ -238,12 +255,16 @@ def main(path: Path) -> int:
     folder = Path("work").absolute()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
+    spec = PodSpec.read(path)
     try:
-        run(PodSpec.read(path), folder)
+        run(spec, folder)
     except TooManyFailedError as error:
         _say(str(error))
         return TOO_MANY_FAILED
-    except (ShardFailedError, PredictorStartError) as error:
+    except PredictorStartError as error:
+        _say(str(error))
+        return SERVER_FAILED if spec.started else HOPELESS
+    except ShardFailedError as error:
         _say(str(error))
         return HOPELESS
     except (BadInputError, NotFoundError) as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from infra.errors import BadInputError
 from infra.instance_types import InstanceType
+from infra.workloads.base import ResourceRequest
 
 _GIB = 2**30
 _MIB = 2**20
@@ -20,6 +21,9 @@ BASIC_MEMORY_GIB = 2.0
 # with numpy, the batches between them, and the container that stages, whose limit is as large.
 _LEAST_CPU = 0.1
 _LEAST_MEMORY = 1 * _GIB
+# What a shard has at most beside a server.
+_SHARD_CPU = 1.0
+_SHARD_MEMORY = 2 * _GIB
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,28 @@ class PodResources:
     memory: int
     gpus: int = 0
     idle_gpus: int = 0
+
+    def requested(self, shape: InstanceType) -> ResourceRequest:
+        """The same as a workload requests them on an instance of a shape."""
+        return ResourceRequest(
+            cpu=self.cpu,
+            memory=self.memory,
+            accelerator=shape.gpu_resource,
+            accelerators=self.gpus,
+        )
+
+
+@dataclass(frozen=True)
+class SharedPod:
+    """Resources of the containers of a pod with a server.
+
+    Attributes:
+        shard: Those of the shard.
+        server: Those of the server.
+    """
+
+    shard: PodResources
+    server: PodResources
 
 
 def divide_instance(shape: InstanceType, nodes: int, pods: int) -> PodResources:
@@ -74,7 +100,22 @@ def divide_instance(shape: InstanceType, nodes: int, pods: int) -> PodResources:
     )
 
 
-def check(pod: PodResources, pods: int, model_bytes: int) -> None:
+def divide_pod(pod: PodResources) -> SharedPod:
+    """Divide a pod between its shard, which reads and writes, and a server beside it.
+
+    The shard has an eighth of the memory, from 1 to 2 GiB, and a quarter of the cores, at most
+    one; the server has the rest and all GPUs.
+    """
+    cpu = min(_SHARD_CPU, math.floor(pod.cpu * 250) / 1000)
+    memory = min(_SHARD_MEMORY, max(_LEAST_MEMORY, pod.memory // 8 // _MIB * _MIB))
+    shard = PodResources(max(_LEAST_CPU, cpu), memory)
+    rest = PodResources(
+        max(0.0, round(pod.cpu - shard.cpu, 3)), max(0, pod.memory - memory), pod.gpus
+    )
+    return SharedPod(shard, rest)
+
+
+def check(pod: PodResources, pods: int, model_bytes: int, *, has_server: bool = False) -> None:
     """Refuse pods that are too small for their model.
 
     Args:
@@ -82,16 +123,19 @@ def check(pod: PodResources, pods: int, model_bytes: int) -> None:
         pods: How many there are.
         model_bytes: Size of the model's files, which are in memory once it is loaded; 0 if
             unknown.
+        has_server: Whether a server beside each shard loads the model.
 
     Raises:
         BadInputError: With the code ``PodsTooSmall``.
     """
-    needed = _LEAST_MEMORY + model_bytes
-    if pod.cpu >= _LEAST_CPU and pod.memory >= needed:
+    containers = 2 if has_server else 1
+    cores = containers * _LEAST_CPU
+    needed = containers * _LEAST_MEMORY + model_bytes
+    if pod.cpu >= cores and pod.memory >= needed:
         return
     raise BadInputError(
         f"pods: each of {pods} has {pod.cpu:.2g} cores and {pod.memory / _GIB:.1f} GiB of memory; "
-        f"the model needs {_LEAST_CPU:g} cores and {needed / _GIB:.1f} GiB.",
+        f"the model needs {cores:g} cores and {needed / _GIB:.1f} GiB.",
         "Lower pods, or choose a larger resources.instance_type, or more resources.nodes.",
         code="PodsTooSmall",
     )

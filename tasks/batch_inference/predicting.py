@@ -94,6 +94,7 @@ def shards(
     folders: Folders,
     gpus: Sequence[str],
     mark: Mapping[str, str],
+    server: ServedModel | None = None,
 ) -> list[ProcessSpec]:
     """The processes that predict a plan.
 
@@ -106,12 +107,12 @@ def shards(
         folders: The run's folders; each shard's specification is written there.
         gpus: Names of the machine's GPUs that the run holds.
         mark: Variables by which processes are recognized as the run's.
+        server: The server that is asked; None if the model is loaded.
     """
     folders.parts.mkdir(exist_ok=True)
     shared = planning.share(plan.parts(place), request.pods)
     divided = divide(gpus, len(shared))
     cores = max(1, (os.cpu_count() or 1) // len(shared))
-    server = served(request, model)
     secret = json.dumps(predictor_secrets(server, model))
     processes = []
     for number, parts in enumerate(shared):

@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 from modelyard_runtime.frames import Columns
 
-from serving.server_http import ServerAnswer, answer_of
-from serving.server_readiness import BUSY
-from tasks.batch_inference.predictor_client import PredictionError
+from serving import server_readiness
+from serving.server_http import ServedModel, ServerAnswer, answer_of
+from serving.server_readiness import BUSY, ModelUnservedError
+from tasks.batch_inference.predictor_client import PredictionError, PredictorStartError
 
 _LONGEST_PAUSE = 5.0
 JSON_HEADERS: Mapping[str, str] = {"Content-Type": "application/json"}
@@ -22,9 +23,11 @@ JSON_HEADERS: Mapping[str, str] = {"Content-Type": "application/json"}
 class ServerClient(ABC):
     """A server, which several requests may reach at once. For one thread."""
 
-    def __init__(self, client: httpx.Client) -> None:
+    def __init__(self, client: httpx.Client, served: ServedModel) -> None:
         """Ask through ``client``, which is closed with this one."""
         self._http = client
+        self._served = served
+        self._is_lost = False
 
     def __enter__(self) -> ServerClient:
         return self
@@ -32,17 +35,35 @@ class ServerClient(ABC):
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def prepare(self) -> None:  # noqa: B027 (not every client has something to do)
-        """Do nothing: a server that is connected is ready."""
+    def prepare(self) -> None:
+        """Wait until a server that has ended, and is started again, is ready.
 
-    @abstractmethod
+        Raises:
+            PredictorStartError: If it is not in its time.
+        """
+        if not self._is_lost:
+            return
+        try:
+            server_readiness.await_ready(self._http, self._served)
+        except ModelUnservedError as error:
+            raise PredictorStartError(f"The server ended, and {error}") from error
+        self._is_lost = False
+
     def infer(self, columns: Columns, seconds: float) -> Columns:
         """Predict a batch.
 
         Raises:
             PredictionError: If the server refuses it, or does not answer in ``seconds``, in which
-                a server that is busy or away is asked again.
+                a server that is busy or away is asked again. One that is started again if it ends
+                is lost instead of away.
+            PredictorStartError: If one that was lost is not ready again in its time.
         """
+        self.prepare()
+        return self._infer(columns, time.monotonic() + seconds)
+
+    @abstractmethod
+    def _infer(self, columns: Columns, until: float) -> Columns:
+        """Predict a batch until ``time.monotonic()`` is ``until``; raises as :meth:`infer`."""
 
     def _ask(
         self, path: str, content: bytes, until: float, headers: Mapping[str, str] = JSON_HEADERS
@@ -55,6 +76,9 @@ class ServerClient(ABC):
             except httpx.TimeoutException:
                 break
             except httpx.TransportError as error:
+                if self._served.is_restarted:
+                    self._is_lost = True
+                    raise PredictionError(f"The server ended: {error}", is_lost=True) from error
                 reason = f"cannot be reached: {error}"
             else:
                 if answer.is_ok:

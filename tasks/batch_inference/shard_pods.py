@@ -13,15 +13,23 @@ from infra.errors import ModelyardError, StackError
 from infra.instance_types import InstanceType
 from infra.storage import local_path
 from infra.storage.nas import parse as parse_nas
-from infra.workloads.base import Backend, ResourceRequest, Workload, WorkloadHandle
+from infra.workloads.base import Backend, Workload, WorkloadHandle
 from registry.models.models import ResolvedVersion
-from tasks.batch_inference import part_input, planning, predicting
+from serving.server_log import ServerLog
+from tasks.batch_inference import part_input, planning, pod_resources, pod_server, predicting
 from tasks.batch_inference.failure_reasons import FailureReasons
 from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.part_results import PartFiles
 from tasks.batch_inference.planning import Plan, PlannedPart
-from tasks.batch_inference.pod import FAILED, HOPELESS, TOO_MANY_FAILED, PodSpec
+from tasks.batch_inference.pod import (
+    FAILED,
+    HOPELESS,
+    SERVER_FAILED,
+    TOO_MANY_FAILED,
+    PodSpec,
+)
 from tasks.batch_inference.pod_resources import PodResources
+from tasks.batch_inference.pod_server import PodServer
 from tasks.batch_inference.predicting import Folders
 from tasks.batch_inference.shard import ShardStatus
 from tasks.batch_inference.staged_parts import StagedParts
@@ -32,7 +40,11 @@ _RESTARTS = 5
 _POLL_SECONDS = 0.5
 _SPEC = "spec.json"
 # Errors of pods that are not started again, by their exit status.
-_HOPELESS = {HOPELESS: predicting.failed, TOO_MANY_FAILED: predicting.too_many_failed}
+_HOPELESS = {
+    HOPELESS: predicting.failed,
+    SERVER_FAILED: predicting.failed,
+    TOO_MANY_FAILED: predicting.too_many_failed,
+}
 _COMMAND = ("python", "-P", "-m", "tasks.batch_inference.pod", _SPEC)
 
 
@@ -59,6 +71,7 @@ def plan_pods(
     shape: InstanceType,
     share: PodResources,
     mlflow_run_id: str = "",
+    server: PodServer | None = None,
 ) -> list[ShardPod]:
     """The pods that predict what is left of a plan.
 
@@ -72,25 +85,28 @@ def plan_pods(
         shape: Shape of an instance.
         share: Resources of a pod.
         mlflow_run_id: The MLflow run that gets the pods' usage; "" for none.
+        server: The server that is started in each pod; None if its shard loads the model, or
+            asks another server.
     """
     left = [
         part
         for part in plan.parts(Path())
         if PartFiles(folders.parts, part.number).read_summary() is None
     ]
-    resources = ResourceRequest(
-        cpu=share.cpu,
-        memory=share.memory,
-        accelerator=shape.gpu_resource,
-        accelerators=share.gpus,
-    )
+    beside = None
+    if server is not None:
+        divided = pod_resources.divide_pod(share)
+        share, beside = divided.shard, pod_server.sidecar(server, shape, divided.server)
+    resources = share.requested(shape)
     mounts = _mounts(filter(None, (request.input_uri, area, model.source_uri)))
     pods = []
     for number, parts in enumerate(planning.share(left, request.pods)):
         folder = folders.root / "pods" / str(number)
         folder.mkdir(parents=True, exist_ok=True)
         spec = _spec(request, model, plan, parts, area, share)
-        replace(spec, mlflow_run_id=mlflow_run_id, name=f"pod-{number}").write(folder / _SPEC)
+        replace(spec, mlflow_run_id=mlflow_run_id, name=f"pod-{number}", started=server).write(
+            folder / _SPEC
+        )
         workload = Workload(
             name=f"pod {number}",
             image=image,
@@ -101,6 +117,7 @@ def plan_pods(
             resources=resources,
             folders=mounts,
             is_platform=True,
+            sidecar=beside,
         )
         pods.append(ShardPod(workload, frozenset(part.number for part in parts)))
     return pods
@@ -206,6 +223,7 @@ class ShardPods:
         collector: PartCollector,
         log_line: Callable[[str], object],
         log_file: str,
+        redact: Callable[[str], str] = str,
     ) -> None:
         """Prepare to run ``pods``.
 
@@ -215,13 +233,16 @@ class ShardPods:
             collector: Fetches their results.
             log_line: Receives what they print.
             log_file: Where that is kept, for messages.
+            redact: Hides secrets in a line that a server has printed.
         """
         self._backend = backend
         self._pods = {pod.workload.name: pod for pod in pods}
         self._collector = collector
         self._log = log_line
         self._log_file = log_file
+        self._redact = redact
         self._last: dict[str, str] = {}
+        self._servers = {name: ServerLog() for name in self._pods}
         self._lost: dict[str, tuple[int, int]] = {}  # parts that were done, and losses since
         self._running: dict[str, WorkloadHandle] = {}
 
@@ -254,7 +275,11 @@ class ShardPods:
 
     def _start(self, name: str) -> None:
         def log(line: str) -> None:
-            self._last[name] = line
+            if line.startswith(pod_server.PREFIX):
+                line = self._redact(line)
+                self._servers[name].add(line.removeprefix(pod_server.PREFIX))
+            else:
+                self._last[name] = line
             self._log(f"[{name}] {line}" if len(self._pods) > 1 else line)
 
         self._running[name] = self._backend.start(self._pods[name].workload, log)
@@ -273,7 +298,10 @@ class ShardPods:
                 raise
             return error.message
         if (hopeless := _HOPELESS.get(ended.code)) is not None:
-            raise hopeless(self._last.get(name) or ended.reason, self._log_file)
+            reason = self._last.get(name) or ended.reason
+            if ended.code == SERVER_FAILED:
+                reason = f"{reason}\n{self._servers[name].excerpt()}"
+            raise hopeless(reason, self._log_file)
         if not ended.code:
             return ""
         if ended.code == FAILED and (told := self._last.get(name)):

@@ -26,6 +26,7 @@ from tasks.batch_inference.inference_request import (
     ServerModel,
     ServerToken,
     ServerUrl,
+    StartedServer,
     TimeoutSeconds,
 )
 from tasks.evaluation.class_labels import label_text
@@ -62,6 +63,7 @@ class EvaluationInference(ParameterModel):
     batch_size: BatchSize = 1000
     timeout_seconds: TimeoutSeconds = 60
     max_failed: MostFailed = 1000
+    server: StartedServer = ""
     server_url: ServerUrl = ""
     server_model: ServerModel = ""
     server_token: ServerToken = ""

@@ -22,6 +22,9 @@ from typing import Any
 import yaml
 
 from infra.door import credential
+from infra.settings import Settings
+from serving import model_servers
+from serving.model_servers import ServerKind
 from tests.cluster.cluster import Cluster
 from tests.cluster.faults import Fault
 from tests.cluster.images import Image, Images
@@ -31,6 +34,7 @@ from tests.cluster.rights import ADMIN
 from tests.cluster.store import Missing, Store
 from tests.cluster.troubles import NotRunning, Troubles
 from tests.e2e.stack import ALGORITHMS, Stack, wait_for
+from tests.serving import fake_server
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "modelyard/flows:test"
@@ -82,7 +86,13 @@ class ClusterStack(Stack):
         )
         shares = {"nfs.test:/algorithms": ALGORITHMS, "nfs.test:/data": self.data}
         bare = Image(env={"PATH": path}, holds=(sys.prefix,))
-        images = Images({IMAGE: image, COMPONENT: bare})
+        servers = fake_server.install(self._place / "servers")
+        server = Image(env={"PATH": f"{servers}{os.pathsep}{path}"},
+                       holds=(str(ROOT), str(servers), sys.prefix))  # fmt: skip
+        images = Images({
+            IMAGE: image, COMPONENT: bare,
+            **{model_servers.image(kind, Settings()): server for kind in ServerKind},
+        })  # fmt: skip
         made = Nodes(store, folder, images, _SHAPES, shares=shares)
         self.troubles = Troubles(store, made)
         return made

@@ -1,6 +1,7 @@
 """Batch inference on the real stack, from the command."""
 
 import json
+import os
 import random
 
 import joblib
@@ -10,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.e2e.batch_inference_soak import Soak
 from tests.e2e.stack import wait_for
-from tests.infra.workloads import packages
+from tests.infra.workloads import docker_double, packages
+from tests.serving import fake_server
 from tests.tasks.batch_inference.model_server import line_server
 
 pytestmark = pytest.mark.e2e
@@ -272,3 +274,49 @@ def test_kills_lose_no_record_and_predict_none_again(stack, tmp_path):
 
     assert not soaked.tally.broken
     assert soaked.tally.kills.keys() & victims
+
+
+@pytest.fixture
+def triton(stack, tmp_path, monkeypatch):
+    """A registered model of Triton's, and Docker, whose containers are processes."""
+    folder = stack.home.with_name("line")
+    if not folder.exists():
+        fake_server.triton_model(folder, "line")
+        stack.do("model", "create", "line", "--uri", str(folder), "--framework", "onnx-triton")
+    (tmp_path / "docker").mkdir()
+    servers = fake_server.install(tmp_path / "servers")
+    monkeypatch.setenv("PATH", f"{servers}{os.pathsep}{os.environ['PATH']}")
+    docker_double.on_path(tmp_path / "docker", monkeypatch)
+    return "line/1"
+
+
+def test_a_triton_repository_is_served_by_a_container(stack, triton, tmp_path):
+    (tmp_path / "in").mkdir()
+    records = [{"x": at, "name": f"n{at}"} for at in range(50)]
+    records[20]["x"], records[30]["x"] = 13, 666
+    lines = "".join(json.dumps(one) + "\n" for one in records)
+    (tmp_path / "in" / "a.jsonl").write_text(lines)
+    given = {
+        "model": triton, "input_uri": tmp_path / "in", "output_uri": tmp_path / "out", "pods": 2,
+    }  # fmt: skip
+
+    answer = stack.do("call", "batch-inference", *pairs(given))
+
+    assert answer["state"] == "COMPLETE"
+    assert (answer["result"]["records"], answer["result"]["failed"]) == (50, 3)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").open()]
+    rows = [at for at in range(50) if at not in (13, 20, 30)]
+    assert [(one["row"], one["y"]) for one in lines] == [(at, [2 * at + 1]) for at in rows]
+    assert not [one for one in (tmp_path / "docker").iterdir() if one.name.startswith("model")]
+
+
+def test_a_triton_repository_without_docker_is_refused(stack, triton, tmp_path):
+    (tmp_path / "docker" / "engineless").touch()
+    (tmp_path / "in.jsonl").write_text('{"x": 1}\n')
+    given = {"model": triton, "input_uri": tmp_path / "in.jsonl", "output_uri": tmp_path / "out"}
+
+    answer = stack.ask("run", "batch-inference", *pairs(given))
+
+    assert answer.code != 0
+    assert "ModelNotPredictable" in answer.out + answer.err
+    assert "server_url" in answer.out + answer.err

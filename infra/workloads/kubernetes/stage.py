@@ -32,7 +32,7 @@ def bring(plan: StagingPlan, volume: Path) -> None:
             continue
         place.parent.mkdir(parents=True, exist_ok=True)
         store(uri).fetch(place)
-        _let_read(place)
+        let_read(place)
     for path in plan.folders:
         place = plan.place(path, volume)
         place.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def _check_readable(path: str, place: Path) -> None:
             )
 
 
-def _let_read(place: Path) -> None:
+def let_read(place: Path) -> None:
     """Let every user read it: the image's user is unknown."""
     for one in (place, *place.rglob("*")) if place.is_dir() else (place,):
         if not one.is_symlink():

@@ -78,7 +78,8 @@ def _run(arguments: list[str]) -> int:
         assert source.exists(), source
         mounts.append(Path(fields["target"]))
         if "readonly" in fields and source.is_dir():
-            found[fields["target"]] = {one.name: one.read_text() for one in source.iterdir()}
+            files = (one for one in source.iterdir() if one.is_file())
+            found[fields["target"]] = {one.name: one.read_text() for one in files}
     (STATE / "mounted").write_text(json.dumps(found))
     assert any(Path(given.workdir).is_relative_to(mount) for mount in mounts)
     words = [given.entrypoint, *given.words] if given.entrypoint else ["image-s-own", *given.words]

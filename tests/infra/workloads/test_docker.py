@@ -76,6 +76,19 @@ class TestDockerBackend(LocalBackendContract):
         assert _value(call, "--pull") == ["always"]
         assert _value(call, "--publish") == ["127.0.0.1:8080:8080"]
 
+    @pytest.mark.parametrize(
+        ("devices", "said"), [(("1",), "device=1"), (("0", "GPU-a"), '"device=0,GPU-a"')]
+    )
+    def test_gpus_by_their_names(
+        self, backend: Backend, state: Path, tmp_path: Path, devices: tuple[str, ...], said: str
+    ) -> None:
+        asked = ResourceRequest(
+            accelerator="nvidia.com/gpu", accelerators=len(devices), devices=devices
+        )
+        run(backend, shell(tmp_path / "job", "true", resources=asked))
+
+        assert _value(_call(state), "--gpus") == [said]
+
     def test_volumes(
         self, backend: Backend, kept: LocalObjects, state: Path, tmp_path: Path
     ) -> None:

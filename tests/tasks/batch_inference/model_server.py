@@ -102,8 +102,8 @@ class ModelServer:
         return Handler
 
 
-def line_server(max_batch_size: int = 0, *extensions: str) -> ModelServer:
-    """A model ``line`` of the Open Inference Protocol: ``2 x + 1``, and the names in capitals."""
+def line_server(max_batch_size: int = 0, *extensions: str, model: str = "line") -> ModelServer:
+    """A model of the Open Inference Protocol: ``2 x + 1``, and the names in capitals."""
 
     def infer(body: Any) -> Answer:
         given = {one["name"]: one for one in body["inputs"]}
@@ -115,7 +115,7 @@ def line_server(max_batch_size: int = 0, *extensions: str) -> ModelServer:
         doubled = [2 * value + 1 for value in given["x"]["data"]]
         loud = [name.upper() for name in given["name"]["data"]]
         return 200, {
-            "model_name": "line",
+            "model_name": model,
             "outputs": [
                 {"name": "y", "datatype": "FP32", "shape": [rows, 1], "data": doubled},
                 {"name": "loud", "datatype": "BYTES", "shape": [rows], "data": loud},
@@ -123,7 +123,7 @@ def line_server(max_batch_size: int = 0, *extensions: str) -> ModelServer:
         }
 
     described = {
-        "name": "line", "versions": ["1"], "platform": "test",
+        "name": model, "versions": ["1"], "platform": "test",
         "inputs": [
             {"name": "x", "datatype": "FP32", "shape": [-1, 1]},
             {"name": "name", "datatype": "BYTES", "shape": [-1]},
@@ -136,16 +136,19 @@ def line_server(max_batch_size: int = 0, *extensions: str) -> ModelServer:
             {"name": "test", "version": "1", "extensions": list(extensions)},
         ),
         "GET /v2/health/ready": lambda _: (200, b""),
-        "GET /v2/models/line": lambda _: (200, described),
-        "GET /v2/models/line/ready": lambda _: (200, b""),
-        "POST /v2/models/line/infer": infer,
+        f"GET /v2/models/{model}": lambda _: (200, described),
+        f"GET /v2/models/{model}/ready": lambda _: (200, b""),
+        f"POST /v2/models/{model}/infer": infer,
     }
     if max_batch_size:
-        answers["GET /v2/models/line/config"] = lambda _: (200, {"max_batch_size": max_batch_size})
+        answers[f"GET /v2/models/{model}/config"] = lambda _: (
+            200,
+            {"max_batch_size": max_batch_size},
+        )
     return ModelServer(answers)
 
 
-def language_server() -> ModelServer:
+def language_server(model: str = "owner/small") -> ModelServer:
     """A server with OpenAI's protocol that answers with what it was asked, in capitals."""
 
     def complete(body: Any) -> Answer:
@@ -160,7 +163,7 @@ def language_server() -> ModelServer:
         return 200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
 
     return ModelServer({
-        "GET /v1/models": lambda _: (200, {"object": "list", "data": [{"id": "owner/small"}]}),
+        "GET /v1/models": lambda _: (200, {"object": "list", "data": [{"id": model}]}),
         "POST /v1/completions": complete,
         "POST /v1/chat/completions": chat,
     })  # fmt: skip

@@ -14,6 +14,7 @@ from infra.settings import Settings
 from registry.models.models import ResolvedVersion
 from tasks.batch_inference import inference_request
 from tasks.batch_inference.inference_request import BatchInference
+from tests.infra.workloads import docker_double
 from tests.tasks.batch_inference.model_server import line_server
 
 
@@ -57,12 +58,14 @@ def test_a_model_that_is_not_loaded_wants_a_server(
     home: Home, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch, version: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(inference_request.models, "resolve", lambda _: _version(**version))
+    monkeypatch.setenv("PATH", "")
 
-    with pytest.raises(BadInputError) as raised:
+    with pytest.raises(BadInputError, match="Docker cannot be used") as raised:
         _check(home, told)
 
     assert raised.value.code == "ModelNotPredictable"
-    assert "server_url" in raised.value.hint
+    for way in ("Docker", "cluster", "server_url"):
+        assert way in raised.value.hint
     with line_server().running() as server:
         _check(home, told, server_url=server.url, server_token="secret:mine")
     with pytest.raises(BadInputError) as raised:
@@ -71,6 +74,67 @@ def test_a_model_that_is_not_loaded_wants_a_server(
     with site.validating_for_remote():
         for url in ("http://127.0.0.1:9", "https://vllm.example/base", "http://[::1]:8000"):
             inference_request._check_server(BatchInference(server_url=url))
+
+
+class TestStartedServers:
+    @pytest.fixture
+    def version(self, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        """Fields of the model's version that differ from the usual."""
+        fields: dict[str, Any] = {}
+        monkeypatch.setattr(inference_request.models, "resolve", lambda _: _version(**fields))
+        return fields
+
+    @pytest.fixture(autouse=True)
+    def docker(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        (tmp_path / "docker").mkdir()
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        return docker_double.on_path(tmp_path / "docker", monkeypatch)
+
+    def test_one_is_started_where_docker_answers(
+        self, home: Home, told: dict[str, Any], version: dict[str, Any], docker: Path
+    ) -> None:
+        version["framework"] = "onnx-triton"
+        _check(home, told)
+        (docker / "engineless").touch()
+        with pytest.raises(BadInputError, match="its engine does not answer") as raised:
+            _check(home, told)
+        assert raised.value.code == "ModelNotPredictable"
+
+    def test_a_language_model_needs_a_gpu_or_an_image_that_does_not(
+        self, home: Home, told: dict[str, Any], version: dict[str, Any]
+    ) -> None:
+        version |= {"framework": "huggingface", "source_uri": None}
+        on_gpu = BatchInference(**told, resources={"instance_type": "gpu.t4"})
+        on_cpu = BatchInference(**told)
+        inference_request.check(on_gpu, home, Settings(gpus="0"))
+        inference_request.check(on_cpu, home, Settings(gpus="none", vllm_image="vllm-cpu:1"))
+        for settings in (Settings(gpus="0"), Settings(gpus="none")):
+            with pytest.raises(BadInputError, match="needs a GPU, and the run has") as raised:
+                inference_request.check(on_cpu, home, settings)
+            assert raised.value.code == "ServerNeedsGpu"
+
+    def test_one_that_does_not_suit_is_refused(
+        self, home: Home, told: dict[str, Any], version: dict[str, Any]
+    ) -> None:
+        for more, code in [
+            ({"server": "vllm"}, "ServerUnsuitable"),
+            ({"server": "triton", "server_url": "http://127.0.0.1:9"}, "ServerAmbiguous"),
+        ]:
+            with pytest.raises(BadInputError) as raised:
+                _check(home, told, **more)
+            assert raised.value.code == code
+
+    def test_its_pods_have_room_for_it_and_nothing_of_this_machine_counts(
+        self, home: Home, told: dict[str, Any], version: dict[str, Any], docker: Path
+    ) -> None:
+        (docker / "engineless").touch()
+        version |= {"framework": "onnx-triton", "source_uri": "s3://models/m"}
+        elsewhere = {"input_uri": "s3://data/in", "output_uri": "s3://data/out"}
+        with site.validating_for_remote():
+            _check(home, {**told, **elsewhere}, pods=3)
+            with pytest.raises(BadInputError, match=r"0.2 cores and 2.0 GiB") as raised:
+                _check(home, {**told, **elsewhere}, pods=4)
+        assert raised.value.code == "PodsTooSmall"
 
 
 @pytest.mark.parametrize(
@@ -110,17 +174,6 @@ def test_an_input_that_is_not_there_and_an_output_in_it_are_refused(
         with pytest.raises(ModelyardError) as caught:
             _check(home, told, **more)
         assert caught.value.code == code
-
-
-@pytest.mark.parametrize("fields", [{"framework": "onnx-triton"}, {"source_uri": None}])
-def test_a_model_that_no_predictor_loads_is_refused(
-    home: Home, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
-) -> None:
-    monkeypatch.setattr(inference_request.models, "resolve", lambda _: _version(**fields))
-
-    with pytest.raises(BadInputError) as caught:
-        _check(home, told)
-    assert caught.value.code == "ModelNotPredictable"
 
 
 def test_an_alias_is_pinned_and_a_version_stays(told: dict[str, Any]) -> None:

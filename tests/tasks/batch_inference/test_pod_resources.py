@@ -57,3 +57,42 @@ def test_pods_below_what_a_model_needs_are_refused(
     with pytest.raises(BadInputError) as raised:
         pod_resources.check(pod, 2, model_bytes)
     assert raised.value.code == "PodsTooSmall"
+
+
+@pytest.mark.parametrize(
+    ("pod", "shard", "server"),
+    [
+        (PodResources(1.5, 6 * GIB), PodResources(0.375, GIB), PodResources(1.125, 5 * GIB)),
+        (PodResources(3, 12 * GIB, 1), PodResources(0.75, 3 * GIB // 2),
+         PodResources(2.25, 21 * GIB // 2, 1)),
+        (PodResources(31.5, 254 * GIB, 8), PodResources(1, 2 * GIB),
+         PodResources(30.5, 252 * GIB, 8)),
+        (PodResources(0.2, 2 * GIB), PodResources(0.1, GIB), PodResources(0.1, GIB)),
+    ],
+)  # fmt: skip
+def test_a_pod_is_divided_between_its_shard_and_its_server(
+    pod: PodResources, shard: PodResources, server: PodResources
+) -> None:
+    divided = pod_resources.divide_pod(pod)
+
+    assert (divided.shard, divided.server) == (shard, server)
+
+
+@pytest.mark.parametrize(
+    ("pod", "model_bytes", "is_refused"),
+    [
+        (PodResources(0.2, 2 * GIB), 0, False),
+        (PodResources(0.19, 2 * GIB), 0, True),
+        (PodResources(1, 5 * GIB), 3 * GIB, False),
+        (PodResources(1, 5 * GIB), 3 * GIB + 1, True),
+    ],
+)
+def test_pods_have_room_for_their_server(
+    pod: PodResources, model_bytes: int, is_refused: bool
+) -> None:
+    if not is_refused:
+        pod_resources.check(pod, 2, model_bytes, has_server=True)
+        return
+    with pytest.raises(BadInputError, match=r"the model needs 0.2 cores") as raised:
+        pod_resources.check(pod, 2, model_bytes, has_server=True)
+    assert raised.value.code == "PodsTooSmall"

@@ -280,8 +280,10 @@ class TestFaults:
         assert len(asked) == 3
 
     def test_one_that_is_not_there_is_told(self) -> None:
-        with pytest.raises(PredictorStartError, match="is not ready: it cannot be reached"):
-            connect(ServedModel("http://127.0.0.1:9", "line"), seconds=0.3)
+        with pytest.raises(
+            PredictorStartError, match=r"is not ready after 0.3 seconds: it cannot be reached"
+        ):
+            connect(ServedModel("http://127.0.0.1:9", "line", start_seconds=0.3))
 
     def test_one_of_another_protocol_is_told(self) -> None:
         with (
@@ -293,7 +295,7 @@ class TestFaults:
     @pytest.mark.parametrize("token", ["a\nb", "schlüssel"])
     def test_a_token_that_no_header_carries_is_not_shown(self, token: str) -> None:
         with pytest.raises(PredictorStartError, match="no header can carry") as raised:
-            connect(ServedModel("http://127.0.0.1:9", "line", token=token), seconds=0.1)
+            connect(ServedModel("http://127.0.0.1:9", "line", token=token))
         assert token not in str(raised.value)
 
     def test_one_whose_description_is_none_is_told_at_once(self) -> None:

@@ -18,10 +18,14 @@ from infra.errors import ModelyardError, RunFailedError
 from infra.instance_types import InstanceType
 from infra.workloads.base import Backend, Log, Workload
 from infra.workloads.exit_status import ExitStatus
+from infra.workloads.redaction import redactor
 from registry.models.models import ResolvedVersion
+from serving.model_servers import ServerKind
 from tasks.batch_inference import input_files, output_files, planning, shard_pods, splitting
 from tasks.batch_inference.inference_request import BatchInference
+from tasks.batch_inference.pod import SERVER_FAILED, PodSpec
 from tasks.batch_inference.pod_resources import PodResources
+from tasks.batch_inference.pod_server import PodServer
 from tasks.batch_inference.predicting import Folders
 from tasks.batch_inference.shard_pods import PartCollector, ShardPods
 from tasks.batch_inference.staged_parts import StagedParts
@@ -180,3 +184,55 @@ def test_an_error_of_the_cluster_ends_the_run(tmp_path: Path, made: Any) -> None
         _pods(tmp_path, made, Refused(tmp_path, random.Random(), 0)).run(
             lambda: False, lambda: None
         )
+
+
+def test_a_server_that_fails_has_its_last_lines_in_the_error_without_secrets(
+    tmp_path: Path, made: Any
+) -> None:
+    lines: list[str] = []
+
+    class Failed(LocalPods):
+        def run(self, workload: Workload, log: Log, cancelled: threading.Event) -> ExitStatus:
+            for line in ["server: asked with open-sesame", "server: no such backend", "It ended."]:
+                log(line)
+            return ExitStatus(SERVER_FAILED, "exit status 5")
+
+    pods = _pods(tmp_path, made, Failed(tmp_path, random.Random(), 0))
+    failing = ShardPods(
+        Failed(tmp_path, random.Random(), 0), [*pods._pods.values()], pods._collector,
+        lines.append, "the log", redactor(["open-sesame"]),
+    )  # fmt: skip
+    with pytest.raises(RunFailedError) as raised:
+        failing.run(lambda: False, lambda: None)
+
+    assert raised.value.message == (
+        "The batch inference failed: It ended.\nThe server printed:\nasked with ***\n"
+        "no such backend"
+    )
+    assert "open-sesame" not in "".join(lines)
+
+
+def test_a_pod_with_a_server_gives_it_its_gpus_and_most_of_its_memory(
+    tmp_path: Path, made: Any
+) -> None:
+    request = BatchInference(
+        model="m/1", input_uri=str(tmp_path / "in"), output_uri=str(tmp_path / "out"), pods=2
+    )
+    model = ResolvedVersion("m", 1, "models:/m/1", "", "onnx-triton", "", {}, "", None, None, True)
+    server = PodServer(ServerKind.TRITON, "triton:1", Path("/modelyard/server"), 1, 60)
+    (pod, _) = shard_pods.plan_pods(
+        request, model, made, Folders(tmp_path / "run"), str(tmp_path / "area"), "image",
+        InstanceType(cpu=8, memory_gib=32, gpus=2), PodResources(3.75, 15 * 2**30, 1),
+        server=server,
+    )  # fmt: skip
+
+    sidecar = pod.workload.sidecar
+    assert sidecar is not None
+    assert pod.workload.resources.accelerators == 0
+    assert pod.workload.environment["NVIDIA_VISIBLE_DEVICES"] == "void"
+    assert (sidecar.image, sidecar.resources.accelerators) == ("triton:1", 1)
+    assert pod.workload.resources.cpu + sidecar.resources.cpu == 3.75
+    assert pod.workload.resources.memory + sidecar.resources.memory == 15 * 2**30
+    assert pod.workload.resources.memory < 2 * 2**30
+    spec = PodSpec.read(pod.workload.folder / "spec.json")
+    assert (spec.started, spec.has_gpus) == (server, False)
