@@ -18,6 +18,7 @@ from tasks.evaluation import classification_metrics
 from tasks.evaluation.figures import CheckOver
 
 REPLICATES = 1000
+_OWN_REPLICATES = 400  # of one model, for people to see and not for a gate
 _SEED = 20_260_101
 # Scores of a sample, over its classes, that each replicate ranks.
 _MOST_SCORES = 400_000
@@ -81,9 +82,7 @@ def replicates(
     Returns:
         Deviations of the figures in each replicate, which is the same one for all models.
     """
-    rows = len(sample.targets)
-    if names is not None:
-        rows = min(rows, max(1000, _MOST_SCORES // len(names)))
+    rows = _rows_drawn(len(sample.targets), names)
     weigh = [_weigher(sample, at, rows, names) for at in range(len(sample.predictions))]
     whole = [one(np.ones(rows)) for one in weigh]
     drawn: list[dict[str, list[float]]] = [{name: [] for name in one} for one in whole]
@@ -109,6 +108,9 @@ def intervals(
 ) -> dict[str, tuple[float, float]]:
     """The 95 % intervals of one model's figures, of those that have one.
 
+    As many rows are drawn as the sample has, which is quick; where more were evaluated, the
+    deviations are scaled down by the root of their ratio.
+
     Args:
         values: Its figures of all rows.
         sample: Columns of its sampled rows, as of :func:`pair`.
@@ -116,13 +118,21 @@ def intervals(
         names: Names of the classes; None for a regression.
         check_over: Called often; raises to end it.
     """
-    (drawn,) = replicates(pair([sample], rows), names, check_over=check_over)
+    chosen = _rows_drawn(len(sample["id"]), names)
+    paired = pair([{name: column[:chosen] for name, column in sample.items()}], chosen)
+    (drawn,) = replicates(paired, names, _OWN_REPLICATES, check_over)
+    scale = (chosen / max(chosen, rows)) ** 0.5 if chosen else 1.0
     found = {}
     for name, value in values.items():
-        apart = interval(drawn[name]) if name in drawn else None
+        apart = interval(drawn[name] * scale) if name in drawn else None
         if value is not None and apart is not None:
             found[name] = (value + apart[0], value + apart[1])
     return found
+
+
+def _rows_drawn(rows: int, names: Sequence[str] | None) -> int:
+    """Of how many rows of a sample replicates are drawn: of fewer with many classes."""
+    return rows if names is None else min(rows, max(1000, _MOST_SCORES // len(names)))
 
 
 def _draw(random: np.random.Generator, rows: int, total: int) -> Array:

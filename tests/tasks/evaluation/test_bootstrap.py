@@ -125,7 +125,9 @@ def test_the_intervals_of_one_model_are_around_its_figures() -> None:
     expected = 1.96 * np.sqrt(accuracy * (1 - accuracy) / 400)
     apart = np.array(found["accuracy"]) - accuracy
     assert apart == pytest.approx([-expected, expected], rel=0.2)
-    assert len(calls) == bootstrap.REPLICATES
+    assert len(calls) == 400
+    of_more = bootstrap.intervals(values, sample, 40_000, NAMES, lambda: None)
+    assert np.array(of_more["accuracy"]) - accuracy == pytest.approx(apart / 10)
 
 
 def test_a_part_of_the_rows_gives_the_interval_of_all() -> None:
