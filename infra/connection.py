@@ -93,6 +93,12 @@ def mlflow_run_page(experiment_id: str, run_id: str) -> str:
     return mlflow_page(f"experiments/{experiment_id}/runs/{run_id}?{_TRAINING}")
 
 
+def mlflow_artifact_page(experiment_id: str, run_id: str, path: str) -> str:
+    """Build the address of a run's artifact in MLflow's UI, for a browser."""
+    run = f"experiments/{experiment_id}/runs/{run_id}"
+    return mlflow_page(f"{run}/artifacts/{quote(path)}?{_TRAINING}")
+
+
 def mlflow_model_page(name: str, version: str = "") -> str:
     """Build the address of a registered model, or of a version, in MLflow's UI, for a browser."""
     model = f"models/{quote(name, safe='')}"

@@ -14,6 +14,7 @@ from registry.views import View
 FOLDER = "evaluation"  # of the run's artifacts, and below the output's URI
 MOST_COMPARED = 10  # evaluations with each other
 RESULT, CURVES, SAMPLE = "result.json", "curves.json", "sample.npz"
+ROC = "roc.html"  # one of the interactive plots
 
 # Tag of an evaluation's MLflow run: the version that was evaluated.
 EVALUATED_TAG = "modelyard.evaluated_model"

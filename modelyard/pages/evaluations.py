@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from infra import connection
 from infra.errors import StackError
 from modelyard.pages import evaluation_curves, evaluation_tables, listing
 from modelyard.pages.evaluation_curves import CurvesView
@@ -57,6 +58,7 @@ class EvaluationPageView:
         slice_field: The field that they are of.
         matrix: The confusion matrix; None for a regression.
         curves: The curves; None without any.
+        plots: The page of the interactive plots; empty without any.
     """
 
     facts: Sequence[tuple[str, str]] = ()
@@ -71,6 +73,7 @@ class EvaluationPageView:
     slice_field: str = ""
     matrix: MatrixTable | None = None
     curves: CurvesView | None = None
+    plots: str = ""
 
 
 def of(
@@ -113,6 +116,7 @@ def of(
         slice_field=listing.shortened(result.slice_field or ""),
         matrix=evaluation_tables.matrix(matrix) if matrix else None,
         curves=evaluation_curves.of(result, curves, page, chosen) if curves else None,
+        plots=_plots(tracked, run.mlflow_run_id) if curves and curves.classes else "",
     )
 
 
@@ -150,6 +154,13 @@ def _inference(run: RunView, source: EvaluationSource) -> RunView | None:
     except StackError:
         return None
     return found[0] if found else None
+
+
+def _plots(tracked: TrackedRun | None, mlflow_run_id: str) -> str:
+    if tracked is None:
+        return ""
+    path = f"{FOLDER}/{evaluation_results.ROC}"
+    return connection.mlflow_artifact_page(tracked.experiment_id, mlflow_run_id, path)
 
 
 def _facts(result: EvaluationResultView) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain, starmap
 from typing import Any
 
-from registry.evaluation_results import EvaluationCurvesView
+from registry.evaluation_results import ROC, EvaluationCurvesView
 from tasks.evaluation import curve_lines
 from tasks.evaluation.curve_lines import PlotLine
 
@@ -68,7 +68,7 @@ def plots(result: Mapping[str, Any], curves: Mapping[str, Any]) -> dict[str, str
         found["confusion-matrix.html"] = _matrix(result["confusion_matrix"])
     classes = EvaluationCurvesView.model_validate(curves).classes
     if classes:
-        found["roc.html"] = draw(
+        found[ROC] = draw(
             "ROC curves",
             "false positive rate",
             "recall",

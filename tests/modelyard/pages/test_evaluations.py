@@ -108,6 +108,8 @@ class TestClassification:
         assert 'class="line line-0" points="44,276 44,209 194,75 344,8"><title>no</title>' in roc
         assert "ROC AUC 0.7500, PR AUC 0.7500" in shown
         assert "By threshold: yes" in shown
+        plots = "http://mlflow/#/experiments/e1/runs/m/artifacts/evaluation/roc.html?"
+        assert f'<a href="{plots}' in shown
 
     def test_a_class_may_be_chosen(self, page: Any) -> None:
         assert f'<a href="/runs/{RUN}?class=no#curves">no</a>' in page()
