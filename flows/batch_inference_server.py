@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import psutil
 
 from flows.run_context import RunContext
 from flows.steps import StopRequestedError
+from infra.workloads.base import Workload
 from infra.workloads.docker import DockerBackend
 from infra.workloads.redaction import redactor
 from registry.models import models
@@ -67,20 +69,10 @@ def asked(
     if kind is None:
         yield predicting.served(request, model)
         return
-    settings = context.settings
     values = predicting.predictor_secrets(None, model)
     hide = redactor(values.values())
-    source = model_servers.fetch(kind, model, folders.model)
-    image = model_servers.image(kind, settings)
-    workload, port = server_container.workload(
-        kind, image, source, model, values, folders.root / "server",
-        context.home.root / "cache" / "hub", gpus, psutil.virtual_memory().total,
-    )  # fmt: skip
-    served = ServedModel(
-        f"http://127.0.0.1:{port}", model.name, source.name,
-        start_seconds=settings.server_start_seconds, is_restarted=True,
-    )  # fmt: skip
-    context.logger.info("Starting %s for the model: %s", kind, image)
+    workload, served = _planned(context, kind, model, values, folders, gpus)
+    context.logger.info("Starting %s for the model: %s", kind, workload.image)
     with folders.log.open("a", buffering=1) as file:
 
         def log_line(line: str) -> None:
@@ -88,7 +80,7 @@ def asked(
             file.write(f"{shown}\n")
             log(shown)
 
-        backend = DockerBackend(grace_seconds=settings.stop_grace_seconds)
+        backend = DockerBackend(grace_seconds=context.settings.stop_grace_seconds)
         backend.check(workload)
         container = ServerContainer(backend, workload, log_line)
         with contextlib.closing(container):
@@ -100,3 +92,26 @@ def asked(
                     raise StopRequestedError from error
                 raise predicting.failed(hide(str(error)), str(folders.log)) from error
             yield served
+    shutil.rmtree(workload.folder, ignore_errors=True)
+
+
+def _planned(
+    context: RunContext,
+    kind: ServerKind,
+    model: ResolvedVersion,
+    secrets: Mapping[str, str],
+    folders: Folders,
+    gpus: Sequence[str],
+) -> tuple[Workload, ServedModel]:
+    """The container of a server, and the model there."""
+    source = model_servers.fetch(kind, model, folders.model)
+    image = model_servers.image(kind, context.settings)
+    workload, port = server_container.workload(
+        kind, image, source, model, secrets, folders.root / "server", context.home.hub, gpus,
+        psutil.virtual_memory().total,
+    )  # fmt: skip
+    seconds = context.settings.server_start_seconds
+    return workload, ServedModel(
+        f"http://127.0.0.1:{port}", model.name, source.name, start_seconds=seconds,
+        is_restarted=True,
+    )  # fmt: skip

@@ -56,6 +56,11 @@ class Home:
         return self.root / "tensorboards"
 
     @property
+    def hub(self) -> Path:
+        """What servers of models have downloaded from the hub; nothing of it is pruned."""
+        return self.root / "hub"
+
+    @property
     def logs(self) -> Path:
         """One log file per part of the stack."""
         return self.root / "logs"

@@ -127,7 +127,7 @@ class Settings(BaseSettings):
         "shell and the program tritonserver.",
     )
     vllm_image: str = Field(
-        "vllm/vllm-openai:v0.18.0",
+        "vllm/vllm-openai:v0.28.0",
         description="Image of vLLM, for language models; it has a shell and the program vllm.",
     )
     server_start_seconds: float = Field(

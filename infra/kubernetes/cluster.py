@@ -189,8 +189,9 @@ class ClusterConfig(_Model):
     fs_group: _Id = Field(1000, description="Group of the volumes of runs' pods.")
     component_user: _Id | None = Field(
         None,
-        description="User of pipeline components that set none; the image's own if empty. A "
-        "namespace that enforces the Pod Security Standard restricted needs one.",
+        description="User of servers of models, and of pipeline components that set none; the "
+        "image's own if empty. A namespace that enforces the Pod Security Standard restricted "
+        "needs one.",
     )
     node_selector: dict[_LabelKey, _LabelValue] = Field(
         {},
