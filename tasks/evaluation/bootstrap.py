@@ -22,6 +22,7 @@ _OWN_REPLICATES = 400  # of one model, for people to see and not for a gate
 _SEED = 20_260_101
 # Scores of a sample, over its classes, that each replicate ranks.
 _MOST_SCORES = 400_000
+_MOST_COUNTED = 1_000_000  # draws that are counted sooner than a multinomial is drawn
 
 # A model's figures of weighted rows by name; NaN where one is undefined.
 Weigh = Callable[[Array], dict[str, float]]
@@ -137,8 +138,8 @@ def _rows_drawn(rows: int, names: Sequence[str] | None) -> int:
 
 def _draw(random: np.random.Generator, rows: int, total: int) -> Array:
     """How often each of ``rows`` is drawn, ``total`` times in all."""
-    if total == rows:
-        return np.bincount(random.integers(0, rows, rows), minlength=rows).astype(np.float64)
+    if total <= _MOST_COUNTED:
+        return np.bincount(random.integers(0, rows, total), minlength=rows).astype(np.float64)
     return random.multinomial(total, np.full(rows, 1 / rows)).astype(np.float64)
 
 

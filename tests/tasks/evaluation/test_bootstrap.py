@@ -146,6 +146,14 @@ def test_a_part_of_the_rows_gives_the_interval_of_all() -> None:
     assert widths[1] == pytest.approx(widths[0], rel=0.25)
 
 
+@pytest.mark.parametrize("total", [50, 120, 2_000_000])
+def test_rows_are_drawn_alike_however_many(total: int) -> None:
+    drawn = bootstrap._draw(np.random.default_rng(0), 50, total)
+
+    assert drawn.sum() == total
+    assert drawn.std() == pytest.approx(np.sqrt(total / 50), rel=0.4)
+
+
 def test_pairs_are_of_rows_that_both_have() -> None:
     ids = np.array([3, 5, 8, 9], np.uint64)
     one = {"id": ids, "target": np.arange(4), "prediction": np.arange(4)}
