@@ -102,15 +102,36 @@ def input_of(cluster, name, records):
     return {"input_uri": f"nas://data:/{name}", "output_uri": f"nas://data:/{name}-out"}
 
 
-def test_a_triton_repository_is_served_beside_each_shard(cluster):
+@pytest.fixture(scope="module")
+def served(cluster):
+    """Runs of models that a server serves, which go on at once."""
     records = [{"x": at, "name": f"n{at}"} for at in range(100)]
     # One record that the server refuses, and one that ends it: it is started again.
     records[40]["x"], records[50]["x"] = 13, 666
-    given = {"model": triton(cluster, "line"), **input_of(cluster, "lines", records)}
+    cluster.do(
+        "model", "create", "small", "--framework", "huggingface",
+        "--parameter", "model_id=owner/small", "--parameter", "max_model_len=128",
+    )  # fmt: skip
+    asked = {
+        "line": {"model": triton(cluster, "line"), **input_of(cluster, "lines", records)},
+        "small": {
+            "model": "small/1", "resources.instance_type": "gpu.t4",
+            **input_of(cluster, "prompts", [{"prompt": "hi"}, {"prompt": "unlucky"}]),
+        },
+        "heavy": {
+            "model": triton(cluster, "heavy", broken=True),
+            **input_of(cluster, "few", [{"x": 1, "name": "a"}]),
+        },
+    }  # fmt: skip
+    return {
+        name: cluster.do("run", "batch-inference", *pairs(given))["flow_run_id"]
+        for name, given in asked.items()
+    }
 
-    run = cluster.do("run", "batch-inference", *pairs(given))["flow_run_id"]
 
-    found = cluster.wait_for_state(run, "COMPLETE", timeout=180)
+def test_a_triton_repository_is_served_beside_each_shard(cluster, served):
+    found = cluster.wait_for_state(served["line"], "COMPLETE", timeout=180)
+
     lines = [json.loads(line) for line in (cluster.data / "lines-out" / "a.jsonl").open()]
     rows = [at for at in range(100) if at not in (13, 40, 50)]
     assert [one["row"] for one in lines] == rows
@@ -120,42 +141,27 @@ def test_a_triton_repository_is_served_beside_each_shard(cluster):
     assert errors[0]["error"] == "The server answers 400: unlucky"
     assert errors[2]["error"].startswith("The server ended")
     assert found["result"]["metrics"]["failed"] == 3
-    log = cluster.whole_log_of(run)
+    log = cluster.whole_log_of(served["line"])
     assert "Each pod starts triton for the model: nvcr.io/nvidia/tritonserver:" in log
     assert "server: Started HTTPService" in log
     assert "server: Signal (11) received." in log
     assert "The server is ready after" in log
 
 
-def test_a_language_model_has_the_pod_s_gpus(cluster):
-    cluster.do(
-        "model", "create", "small", "--framework", "huggingface",
-        "--parameter", "model_id=owner/small", "--parameter", "max_model_len=128",
-    )  # fmt: skip
-    given = {
-        "model": "small/1",
-        "resources.instance_type": "gpu.t4",
-        **input_of(cluster, "prompts", [{"prompt": "hi"}, {"prompt": "unlucky"}]),
-    }
+def test_a_language_model_has_the_pod_s_gpus(cluster, served):
+    cluster.wait_for_state(served["small"], "COMPLETE", timeout=120)
 
-    run = cluster.do("run", "batch-inference", *pairs(given))["flow_run_id"]
-
-    cluster.wait_for_state(run, "COMPLETE", timeout=120)
     (line,) = (cluster.data / "prompts-out" / "a.jsonl").read_text().splitlines()
     assert json.loads(line) == {"row": 0, "prediction": "HI"}
-    log = cluster.whole_log_of(run)
+    log = cluster.whole_log_of(served["small"])
     assert "server: vllm serve owner/small --max_model_len=128 --served-model-name=small" in log
     (gpus,) = {line.partition("GPUs: ")[2] for line in log.splitlines() if "GPUs: " in line}
     assert gpus.isdigit()
 
 
-def test_a_server_that_cannot_load_its_model_has_the_last_word(cluster):
-    given = {"model": triton(cluster, "heavy", broken=True),
-             **input_of(cluster, "few", [{"x": 1, "name": "a"}])}  # fmt: skip
+def test_a_server_that_cannot_load_its_model_has_the_last_word(cluster, served):
+    found = cluster.wait_for_state(served["heavy"], "FAIL BATCH INFERENCE", timeout=120)
 
-    run = cluster.do("run", "batch-inference", *pairs(given))["flow_run_id"]
-
-    found = cluster.wait_for_state(run, "FAIL BATCH INFERENCE", timeout=120)
     assert "has ended before it was ready" in found["message"]
     assert "failed to load 'heavy' version 1: Internal: its weights are broken" in found["message"]
-    cluster.wait_until_gone(run)
+    cluster.wait_until_gone(served["heavy"])
