@@ -95,7 +95,7 @@ def _specify(folder: Path) -> Path:
     plan = planning.make(folder / "in", files, "jsonl", lambda: None)
     command = command_line(sys.executable, folder / "model")
     spec = ShardSpec(
-        plan.parts(folder / "in"), folder / "parts", folder / "status.json", "jsonl",
+        plan.pieces(folder / "in"), folder / "parts", folder / "status.json", "jsonl",
         PredictorCommand(command, _environment()), BATCH, _SECONDS, 0,
     )  # fmt: skip
     shard.write_spec(spec, folder / "spec.json")

@@ -80,7 +80,9 @@ def _prepare(
     publication.check(request.output_uri, names)
     place = input_files.local(found, files, folders.staged)
     if plan is None:
-        plan = planning.make(place, files, request.input_format, context.raise_if_ended)
+        plan = planning.make(
+            place, files, request.input_format, context.raise_if_ended, shards=request.pods
+        )
         planning.write(plan, folders.plan)
     planning.check_unchanged(plan, place)
     context.logger.info("%s", plan.summary)
@@ -275,7 +277,7 @@ def _recording(context: RunContext, tracked: Tracked, plan: Plan) -> Iterator[Pr
     writer.track(tracked)
 
     def record_reasons(found: Sequence[FailureReason]) -> None:
-        shown = failure_reasons.shown(found, plan.file_of)
+        shown = failure_reasons.shown(found, plan.name_of)
         tag = batch_inference_results.reasons_tag(shown)
         writer.set_tags(tracked.run_id, {batch_inference_results.REASONS_TAG: tag})
 

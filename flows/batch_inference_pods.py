@@ -69,7 +69,9 @@ def prepare(context: RunContext, request: BatchInference, folders: Folders) -> P
     names = output_files.names_of([file.name for file in files], request.input_format)
     publication.check(request.output_uri, names)
     if plan is None:
-        plan = planning.combine(_planned(context, request, found, files, folders))
+        plan = planning.combine(
+            list(_planned(context, request, found, files, folders)), request.pods
+        )
         staged_parts.publish_plan(plan, area)
     elif (place := found.in_place()) is not None:
         planning.check_unchanged(plan, place)

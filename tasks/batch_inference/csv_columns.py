@@ -32,6 +32,7 @@ _TRUTH = {
     for word in ("true", "false")
     for letters in itertools.product(*zip(word, word.upper(), strict=True))
 }
+_TRUE, _FALSE = ([text for text, value in _TRUTH.items() if value is one] for one in (True, False))
 _WHOLE = re.compile(r"\s*[+-]?\d{1,4000}\s*", re.ASCII)  # Python refuses longer ones
 _FLOAT = re.compile(
     r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|infinity)\s*", re.ASCII | re.IGNORECASE
@@ -188,7 +189,8 @@ class ColumnTypes:
         if not left or not lines.strip(b"\r\n"):
             return
         names, texts = list(self._columns), dict.fromkeys(left, pa.binary())
-        if not _HEXADECIMAL.search(lines):
+        is_first = all(one.kind is CsvType.EMPTY for one in left.values())
+        if not (is_first or _HEXADECIMAL.search(lines)):
             types = {name: one.expected for name, one in left.items()}
             try:
                 table, _ = parse(lines, names, types, only=left)
@@ -226,6 +228,7 @@ def parse(
         pa.ArrowInvalid: If a cell is not of its column's type.
     """
     skipped: list[pyarrow.csv.InvalidRow] = []
+    has_truths = pa.bool_() in types.values()  # the words cost more than a small file
 
     def skip(row: pyarrow.csv.InvalidRow) -> str:
         skipped.append(row)
@@ -241,8 +244,8 @@ def parse(
             column_types=types,
             include_columns=list(only),
             null_values=_MISSING,
-            true_values=[text for text, value in _TRUTH.items() if value],
-            false_values=[text for text, value in _TRUTH.items() if not value],
+            true_values=_TRUE if has_truths else (),
+            false_values=_FALSE if has_truths else (),
             strings_can_be_null=has_missing,
         ),
     )

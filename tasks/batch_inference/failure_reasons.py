@@ -25,13 +25,13 @@ class FailureReason:
     Attributes:
         reason: What the first one's reason is, up to 300 characters of it.
         count: How many records failed for it.
-        part: The number of the part with the first one.
+        file: The number of the file with the first one.
         row: Number of the first one in its file.
     """
 
     reason: str
     count: int
-    part: int
+    file: int
     row: int
 
 
@@ -41,9 +41,9 @@ class FailureReasons:
     def __init__(self) -> None:
         self._found: dict[str, FailureReason] = {}
 
-    def add(self, part: int, row: int, reason: str) -> None:
+    def add(self, file: int, row: int, reason: str) -> None:
         """Count a record."""
-        self.merge([FailureReason(reason[:_LONGEST], 1, part, row)])
+        self.merge([FailureReason(reason[:_LONGEST], 1, file, row)])
 
     def merge(self, others: Iterable[FailureReason]) -> None:
         """Count what is counted already; the reason of the first record is shown."""
@@ -52,7 +52,7 @@ class FailureReasons:
             if kind not in self._found and len(self._found) >= _MOST_KINDS:
                 kind = next(reversed(self._found))  # beyond the limit the last kind takes all
             known = self._found.get(kind, replace(one, count=0))
-            first = min(known, one, key=lambda found: (found.part, found.row))
+            first = min(known, one, key=lambda found: (found.file, found.row))
             self._found[kind] = replace(first, count=known.count + one.count)
 
     @property
@@ -69,15 +69,15 @@ def combined(reasons: Iterable[Sequence[FailureReason]]) -> list[FailureReason]:
     return together.found
 
 
-def shown(found: Sequence[FailureReason], file_of: Callable[[int], str]) -> list[dict[str, Any]]:
+def shown(found: Sequence[FailureReason], name_of: Callable[[int], str]) -> list[dict[str, Any]]:
     """The most frequent reasons as plain data: ``reason``, ``count``, and the first one's place.
 
     Args:
         found: The reasons, the most frequent one first.
-        file_of: From the number of a part to the name of its file.
+        name_of: From the number of a file to its name.
     """
     return [
-        {"reason": one.reason, "count": one.count, "file": file_of(one.part), "row": one.row}
+        {"reason": one.reason, "count": one.count, "file": name_of(one.file), "row": one.row}
         for one in found[:_MOST_SHOWN]
     ]
 

@@ -9,31 +9,25 @@ All of it is put together in a folder, which is then published whole::
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import orjson
 
-from infra.errors import BadInputError, RunFailedError
+from infra.errors import BadInputError
 from infra.storage.base import parents
-from registry.flow_kinds import BATCH_INFERENCE
 from tasks.batch_inference import failure_reasons
-from tasks.batch_inference.failure_reasons import FailureReasons
-from tasks.batch_inference.part_results import (
-    HashedFile,
-    PartFiles,
-    PartSummary,
-    WrittenFile,
-    dumps,
-)
+from tasks.batch_inference.joined_parts import JoinedParts
+from tasks.batch_inference.part_results import HashedFile, dumps
 from tasks.batch_inference.planning import Plan, PlannedFile
 
 MANIFEST, ERRORS = "manifest.json", "errors.jsonl"
 JOURNAL = ".publishing.json"  # of the publication, while it goes on
-_CHUNK = 2**20
+_SYNCED_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -138,11 +132,10 @@ def put_together(
         RunFailedError: With the code ``ResultsDamaged``, if the results of a part are missing, are
             not what was written, or do not have every record.
     """
-    with HashedFile(folder / ERRORS) as errors:
-        collected = _Collected(errors)
-        outputs = [
-            _join(folder, file, parts, input_format, collected, check_over) for file in plan.files
-        ]
+    with HashedFile(folder / ERRORS) as errors, JoinedParts(parts, check_over) as joined:
+        outputs = [_join(folder, file, joined, input_format, errors) for file in plan.files]
+        joined.check_last()
+    _sync(folder / one.name for one in outputs)
     faults = errors.written
     if not faults.bytes:
         (folder / ERRORS).unlink()
@@ -152,57 +145,51 @@ def put_together(
         "predicted": sum(one.predicted for one in outputs),
         "failed": sum(one.failed for one in outputs),
         "errors": {"name": ERRORS, **asdict(faults)} if faults.bytes else None,
-        "failure_reasons": failure_reasons.shown(collected.reasons.found, plan.file_of),
+        "failure_reasons": failure_reasons.shown(joined.reasons.found, plan.name_of),
         "files": [asdict(one) for one in outputs],
     }
     with HashedFile(folder / MANIFEST) as file:
         file.write(orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
-    return JoinedOutput(manifest, collected.statistics)
-
-
-@dataclass(frozen=True)
-class _Collected:
-    """What all parts have, beside their results."""
-
-    errors: HashedFile
-    reasons: FailureReasons = field(default_factory=FailureReasons)
-    statistics: list[Mapping[str, Any]] = field(default_factory=list)
+    return JoinedOutput(manifest, joined.statistics)
 
 
 def _join(
-    folder: Path,
-    file: PlannedFile,
-    parts: Path,
-    input_format: str,
-    collected: _Collected,
-    check_over: Callable[[], object],
+    folder: Path, file: PlannedFile, parts: JoinedParts, input_format: str, errors: HashedFile
 ) -> OutputFile:
-    """One input file's output, of its parts' results."""
+    """One input file's output, of its pieces' results."""
     name = name_of(file.name, input_format)
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     predicted = failed = 0
-    with HashedFile(folder / name) as output:
+    start = b'{"file":' + dumps(file.name) + b","
+    with HashedFile(folder / name, is_synced=False) as output:
         lines = _Array(output) if file.is_array else output
         for number, part in enumerate(file.parts, file.first):
-            files = PartFiles(parts, number)
-            summary = files.read_summary()
-            if summary is None or summary.rows + summary.failed != part.rows:
-                raise _damaged(file.name, number)
-            for chunk in _checked(files.results, summary.results, file.name, number):
-                check_over()
+            piece = parts.next_piece(number, file.name, part.rows)
+            for chunk in parts.results(piece):
                 lines.write(chunk)
-            _add_errors(collected.errors, file.name, number, files, summary)
-            collected.reasons.merge(summary.reasons)
-            collected.statistics.append(summary.statistics)
-            predicted, failed = predicted + summary.rows, failed + summary.failed
+            for line in parts.errors(piece):
+                errors.write(start + line[1:])
+            predicted, failed = predicted + piece.rows, failed + piece.failed
         if isinstance(lines, _Array):
             lines.end()
     if file.fault:
-        collected.errors.write(_error(file.name, {"row": None, "error": file.fault}))
+        errors.write(start + dumps({"row": None, "error": file.fault})[1:] + b"\n")
     written = output.written
     return OutputFile(
         file.name, name, file.rows, predicted, failed, written.bytes, written.sha256, file.fault
     )
+
+
+def _sync(paths: Iterable[Path]) -> None:
+    """Have files on the disk; one after another each of them would wait for it alone."""
+    with ThreadPoolExecutor(_SYNCED_AT_ONCE, "sync") as threads:
+        for _ in threads.map(_sync_one, paths):
+            pass
+
+
+def _sync_one(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 class _Array:
@@ -219,46 +206,3 @@ class _Array:
 
     def end(self) -> None:
         self._file.write(b"[]\n" if self._held == b"[\n" else b"\n]\n")
-
-
-def _add_errors(
-    errors: HashedFile, name: str, number: int, files: PartFiles, summary: PartSummary
-) -> None:
-    start = b'{"file":' + dumps(name) + b","
-    begun = b""
-    for chunk in _checked(files.errors, summary.errors, name, number):
-        *lines, begun = (begun + chunk).split(b"\n")
-        errors.write(b"".join(start + line[1:] + b"\n" for line in lines))
-
-
-def _error(name: str, found: Mapping[str, Any]) -> bytes:
-    return dumps({"file": name, **found}) + b"\n"
-
-
-def _checked(path: Path, expected: WrittenFile, name: str, number: int) -> Iterator[bytes]:
-    """The bytes of a part's file.
-
-    Raises:
-        RunFailedError: With the code ``ResultsDamaged``, if they are not what was written.
-    """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-                yield chunk
-    except FileNotFoundError as error:
-        if expected.bytes:  # an empty one may be lost with a machine's power: it is not synced
-            raise _damaged(name, number) from error
-    if digest.hexdigest() != expected.sha256:
-        raise _damaged(name, number)
-
-
-def _damaged(name: str, number: int) -> RunFailedError:
-    return RunFailedError(
-        f"The results of part {number}, of {name}, are not what was written.",
-        "Start a new batch inference. Another program may write to the run's folder, or the disk "
-        "is failing.",
-        state=BATCH_INFERENCE.failure,
-        code="ResultsDamaged",
-    )

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from infra import storage
 from tasks.batch_inference import planning
-from tasks.batch_inference.planning import Plan, PlannedPart
+from tasks.batch_inference.planning import Plan, PlannedPiece
 
 _CHUNK = 8 * 2**20
 _PARQUET_MAGIC = 4  # bytes, at both ends
@@ -63,32 +63,34 @@ class PartInput:
         self._place = self._store.in_place()
         self._is_single = self._place is None and not self._store.is_directory()
 
-    def bring(self, part: PlannedPart) -> PlannedPart:
-        """The part, which names its file below the input, with the path of a local file.
+    def bring(self, piece: PlannedPiece) -> PlannedPiece:
+        """The piece, which names its file below the input, with the path of a local file.
 
         Raises:
             ModelyardError: If it cannot be fetched, or does not fit.
             OSError: If the file is shorter than it was.
         """
-        name = str(part.path)
+        name = str(piece.path)
         if self._place is not None:
-            return replace(part, path=planning.path_of(self._place, name))
-        path = self._folder / f"{part.number:08}.input"
+            return replace(piece, path=planning.path_of(self._place, name))
+        path = self._folder / f"{piece.number:08}-{piece.file}.input"
         with path.open("wb+") as file:
             file.truncate(self._files[name].size)
             if self._format == "parquet":
-                self._fetch_row_groups(name, part, path, file)
+                self._fetch_row_groups(name, piece, path, file)
             else:
                 self._fetch(name, file, 0, self._files[name].header)
-                self._fetch(name, file, part.part.start, part.part.end)
-        return replace(part, path=path)
+                self._fetch(name, file, piece.part.start, piece.part.end)
+        return replace(piece, path=path)
 
-    def drop(self, part: PlannedPart) -> None:
-        """Delete what was fetched of a part."""
+    def drop(self, piece: PlannedPiece) -> None:
+        """Delete what was fetched of a piece."""
         if self._place is None:
-            part.path.unlink()
+            piece.path.unlink()
 
-    def _fetch_row_groups(self, name: str, part: PlannedPart, path: Path, file: BinaryIO) -> None:
+    def _fetch_row_groups(
+        self, name: str, piece: PlannedPiece, path: Path, file: BinaryIO
+    ) -> None:
         tail = self._files[name].size - _PARQUET_TAIL
         self._fetch(name, file, 0, _PARQUET_MAGIC)
         self._fetch(name, file, tail, tail + _PARQUET_TAIL)
@@ -96,7 +98,7 @@ class PartInput:
         length = int.from_bytes(file.read(_PARQUET_TAIL - _PARQUET_MAGIC), "little")
         self._fetch(name, file, tail - length, tail)
         metadata = pq.read_metadata(path)
-        for at in range(part.part.start, part.part.end):
+        for at in range(piece.part.start, piece.part.end):
             group = metadata.row_group(at)
             for column in map(group.column, range(group.num_columns)):
                 start = column.data_page_offset

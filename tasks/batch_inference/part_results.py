@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
 import hashlib
@@ -19,6 +20,7 @@ from modelyard_runtime.frames import Array, Columns, plain
 
 from tasks.batch_inference import failure_reasons
 from tasks.batch_inference.failure_reasons import FailureReason, FailureReasons
+from tasks.batch_inference.splitting import FilePart
 
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _QUICK = "biuf"  # kinds of dtype that orjson writes from an array
@@ -41,25 +43,50 @@ class WrittenFile:
     sha256: str
 
 
+@dataclass
+class PieceSummary:
+    """What is known of a piece of a file, in a part that was predicted.
+
+    Attributes:
+        rows: Records that were predicted.
+        failed: Records that were not.
+        results_bytes: So much of the part's results is its own, behind those of earlier pieces.
+        errors_bytes: Likewise of the part's errors.
+    """
+
+    rows: int = 0
+    failed: int = 0
+    results_bytes: int = 0
+    errors_bytes: int = 0
+
+
 @dataclass(frozen=True)
 class PartSummary:
     """What is known of a part that was predicted.
 
     Attributes:
-        rows: Records that were predicted.
-        failed: Records that were not.
         results: The file of its records.
         errors: The file of its errors.
+        pieces: The pieces of files that it has, in their order.
         statistics: Statistics of what was predicted; see ``result_statistics``.
         reasons: Why records failed.
     """
 
-    rows: int
-    failed: int
     results: WrittenFile
     errors: WrittenFile
+    pieces: Sequence[PieceSummary]
     statistics: Mapping[str, Any] = field(default_factory=dict)
     reasons: Sequence[FailureReason] = ()
+
+    @property
+    def rows(self) -> int:
+        """Records that were predicted."""
+        return sum(piece.rows for piece in self.pieces)
+
+    @property
+    def failed(self) -> int:
+        """Records that were not."""
+        return sum(piece.failed for piece in self.pieces)
 
 
 @dataclass(frozen=True)
@@ -98,6 +125,7 @@ class PartFiles:
                 | {
                     "results": WrittenFile(**found["results"]),
                     "errors": WrittenFile(**found["errors"]),
+                    "pieces": [PieceSummary(**piece) for piece in found["pieces"]],
                     "reasons": failure_reasons.parse(found.get("reasons", ())),
                 }
             )
@@ -105,22 +133,18 @@ class PartFiles:
 
 
 class PartWriter:
-    """Writes the results of a part. Without :meth:`commit` nothing of them counts."""
+    """Writes the results of a part. Without :meth:`commit` nothing of them counts.
 
-    def __init__(self, files: PartFiles, first_row: int) -> None:
-        """Write to ``files``.
+    Its records are numbered from 0 on, through all of its pieces, and may come in any order.
+    """
 
-        Args:
-            files: The part's files.
-            first_row: Number of its first record in its file; every later one is written, or
-                fails.
-        """
+    def __init__(self, files: PartFiles) -> None:
         self._files = files
         self._results = HashedFile(files.results)
         self._errors = HashedFile(files.errors)
-        self._in_order = _RowOrder(first_row)
+        self._pieces = _OpenPieces()
+        self._in_order = _InOrder(self._pieces, self._results, self._errors)
         self._reasons = FailureReasons()
-        self.rows = self.failed = 0
 
     def __enter__(self) -> PartWriter:
         return self
@@ -129,18 +153,31 @@ class PartWriter:
         self._results.close()
         self._errors.close()
 
+    def begin(self, piece: FilePart, file: int = 0) -> None:
+        """Begin a piece of the part, before its records come.
+
+        Args:
+            piece: The piece.
+            file: The number of its file.
+        """
+        self._pieces.add(piece, file)
+
+    def place(self, row: int) -> tuple[int, int]:
+        """The file of a record, and its number there."""
+        return self._pieces.place(row)
+
     def write(self, rows: Sequence[int], keys: Sequence[Any] | None, outputs: Columns) -> None:
         """Write the predictions of a batch.
 
         Args:
-            rows: Its records' numbers in their file, ascending.
+            rows: Its records' numbers in the part, ascending.
             keys: Its records' keys; None if records have none.
             outputs: What was predicted, by name.
 
         Raises:
             OutputError: If a value has no JSON; nothing is written then.
         """
-        named = {"row": list(map(b"%d".__mod__, rows))}
+        named = {"row": list(map(b"%d".__mod__, self._pieces.rows(rows)))}
         if keys is not None:
             named["key"] = _written("the key", lambda: list(map(dumps, keys)))
         for name, column in outputs.items():
@@ -154,24 +191,18 @@ class PartWriter:
         line = b"{" + b",".join(dumps(name).replace(b"%", b"%%") + b":%b" for name in named)
         line += b"}\n"
         lines = map(line.__mod__, zip(*named.values(), strict=True))
-        self._in_order.write(self._results, rows, lines)
-        self.rows += len(rows)
+        self._in_order.write(rows, lines)
 
     def fail(self, row: int, key: Any, reason: str) -> None:
         """Write a record that failed; without its key if that has no JSON."""
-        found: dict[str, Any] = {"row": row, **({} if key is None else {"key": key})}
+        file, row_of_file = self.place(row)
+        found: dict[str, Any] = {"row": row_of_file, **({} if key is None else {"key": key})}
         try:
             line = dumps(found | {"error": reason})
         except (TypeError, ValueError, RecursionError):
-            line = dumps({"row": row, "error": reason})
-        self._in_order.write(self._errors, [row], [line + b"\n"])
-        self._reasons.add(self.number, row, reason)
-        self.failed += 1
-
-    @property
-    def number(self) -> int:
-        """The part's number among all."""
-        return self._files.number
+            line = dumps({"row": row_of_file, "error": reason})
+        self._in_order.write([row], [line + b"\n"], is_error=True)
+        self._reasons.add(file, row_of_file, reason)
 
     @property
     def reasons(self) -> list[FailureReason]:
@@ -182,11 +213,11 @@ class PartWriter:
         """Have the part count, all at once.
 
         Raises:
-            RuntimeError: If a record is neither predicted nor failed, and later ones are.
+            RuntimeError: If a record is neither predicted nor failed.
         """
         self._in_order.check_complete()
         summary = PartSummary(
-            self.rows, self.failed, self._results.close(), self._errors.close(), statistics,
+            self._results.close(), self._errors.close(), self._pieces.summaries, statistics,
             self.reasons,
         )  # fmt: skip
         staged = self._files.summary.with_suffix(".partial")
@@ -198,40 +229,108 @@ class PartWriter:
         return summary
 
 
-class _RowOrder:
-    """Writes lines of records in the order of their rows, whatever order they come in."""
+class _OpenPieces:
+    """The pieces of a part, whose records are numbered through."""
 
-    def __init__(self, first_row: int) -> None:
-        self._next = first_row
-        self._held: dict[int, tuple[HashedFile, bytes]] = {}
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._first_rows: list[int] = []
+        self._files: list[int] = []
+        self.summaries: list[PieceSummary] = []
+        self.count = 0  # of records
 
-    def write(self, file: HashedFile, rows: Sequence[int], lines: Iterable[bytes]) -> None:
+    def add(self, piece: FilePart, file: int) -> None:
+        """Add the next piece."""
+        self._starts.append(self.count)
+        self._first_rows.append(piece.first_row)
+        self._files.append(file)
+        self.summaries.append(PieceSummary())
+        self.count += piece.rows
+
+    def place(self, row: int) -> tuple[int, int]:
+        """The file of a record, and its number there."""
+        at = self.index(row)
+        return self._files[at], row - self._starts[at] + self._first_rows[at]
+
+    def rows(self, rows: Sequence[int]) -> Iterable[int]:
+        """The numbers of ascending records in their files."""
+        if self.index(rows[0]) == self.index(rows[-1]):
+            _, first = self.place(rows[0])
+            return map((first - rows[0]).__add__, rows)
+        return (self.place(row)[1] for row in rows)
+
+    def index(self, row: int) -> int:
+        """Which piece has a record."""
+        return bisect.bisect(self._starts, row) - 1
+
+    def end(self, at: int) -> int:
+        """The number behind the last record of a piece."""
+        return self._starts[at + 1] if at + 1 < len(self._starts) else self.count
+
+
+class _InOrder:
+    """Writes lines of records in the order of the records, whatever order they come in."""
+
+    def __init__(self, pieces: _OpenPieces, results: HashedFile, errors: HashedFile) -> None:
+        self._pieces = pieces
+        self._results = results
+        self._errors = errors
+        self._next = 0
+        self._held: dict[int, tuple[bytes, bool]] = {}
+
+    def write(
+        self, rows: Sequence[int], lines: Iterable[bytes], *, is_error: bool = False
+    ) -> None:
         """Write a line for each of ``rows``, which ascend, once all rows before it are written."""
         if rows[0] == self._next and rows[-1] - rows[0] == len(rows) - 1:
-            file.write(b"".join(lines))
-            self._next += len(rows)
+            self._write(list(lines), is_error)
         else:
-            self._held.update(zip(rows, ((file, line) for line in lines), strict=True))
+            self._held.update(
+                (row, (line, is_error)) for row, line in zip(rows, lines, strict=True)
+            )
         while self._next in self._held:
-            file, line = self._held.pop(self._next)
-            file.write(line)
-            self._next += 1
+            line, is_error = self._held.pop(self._next)
+            self._write([line], is_error)
+
+    def _write(self, lines: Sequence[bytes], is_error: bool) -> None:
+        """Write the lines of the next rows."""
+        while lines:
+            at = self._pieces.index(self._next)
+            count = min(len(lines), self._pieces.end(at) - self._next)
+            data, piece = b"".join(lines[:count]), self._pieces.summaries[at]
+            if is_error:
+                self._errors.write(data)
+                piece.failed += count
+                piece.errors_bytes += len(data)
+            else:
+                self._results.write(data)
+                piece.rows += count
+                piece.results_bytes += len(data)
+            self._next += count
+            lines = lines[count:]
 
     def check_complete(self) -> None:
-        """Refuse to be over while lines wait for those of an earlier row.
+        """Refuse to be over before all rows are written.
 
         Raises:
-            RuntimeError: If some do.
+            RuntimeError: If one is not.
         """
-        if self._held:
-            raise RuntimeError(f"Row {self._next} has no result, and {min(self._held)} has one.")
+        if self._next != self._pieces.count:
+            raise RuntimeError(f"Record {self._next} of {self._pieces.count} has no result.")
 
 
 class HashedFile:
     """A new file whose checksum is made as it is written; synced to the disk at its end."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_synced: bool = True) -> None:
+        """Create a file.
+
+        Args:
+            path: The file.
+            is_synced: Whether it is on the disk once it is closed.
+        """
         self._file: IO[bytes] = path.open("wb")
+        self._is_synced = is_synced
         self._digest = hashlib.sha256()
         self._bytes = 0
 
@@ -257,7 +356,9 @@ class HashedFile:
         if not self._file.closed:
             with self._file:
                 self._file.flush()
-                if self._bytes:  # most files of errors are empty, and a sync takes milliseconds
+                if (
+                    self._bytes and self._is_synced
+                ):  # most files of errors are empty, and a sync takes milliseconds
                     os.fsync(self._file.fileno())
         return self.written
 

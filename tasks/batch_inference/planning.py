@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import bisect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,24 +16,29 @@ from tasks.batch_inference.splitting import FilePart, is_array, split
 
 # A part is what a retry predicts again at most, and what shards share.
 PART_BYTES = 32 * 2**20
+_MOST_PIECES = 256
+# Parts are so small that each shard has some of them.
+_PARTS_OF_SHARD = 4
 _MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
-class PlannedPart:
-    """A part that a shard predicts.
+class PlannedPiece:
+    """A piece of a file that a shard predicts; those of one number are one part.
 
     Attributes:
-        number: Its number among all.
-        path: The file that it is a part of.
+        number: The number of the part that it belongs to, among all.
+        path: The file that it is a piece of.
         part: Where in it.
         types: The types of the file's columns, of CSV.
+        file: The file's number among all.
     """
 
     number: int
     path: Path
     part: FilePart
     types: str = ""
+    file: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,9 @@ class PlannedFile:
         name: Its name below the input.
         size: Its bytes.
         modified: When it was last changed, in nanoseconds since 1970.
-        first: The number of its first part.
-        parts: Its parts in their order; those without records are left out.
+        first: The number of the part that has its first piece. Its next pieces are in the next
+            parts, of which the last may have pieces of other files too.
+        parts: Its pieces in their order; those without records are left out.
         is_array: Whether it is a JSON array, and no record alone.
         fault: Why it ends before its end; "" if it does not.
         types: The ``CsvType`` of each of its columns, of CSV.
@@ -80,11 +86,11 @@ class Plan:
     @property
     def part_count(self) -> int:
         """How many parts there are; their numbers begin with 0."""
-        return sum(len(file.parts) for file in self.files)
+        return max((file.first + len(file.parts) for file in self.files if file.parts), default=0)
 
-    def file_of(self, part: int) -> str:
-        """The name of the file that the part with this number is of."""
-        return self.files[bisect.bisect(self.files, part, key=lambda file: file.first) - 1].name
+    def name_of(self, file: int) -> str:
+        """The name of the file with this number."""
+        return self.files[file].name
 
     @property
     def summary(self) -> str:
@@ -92,11 +98,11 @@ class Plan:
         files = "1 file has" if len(self.files) == 1 else f"{len(self.files):,} files have"
         return f"{files} {self.rows:,} record{'s' * (self.rows != 1)}."
 
-    def parts(self, place: Path) -> list[PlannedPart]:
-        """The parts of all files; ``place`` is the folder with them, or the only file."""
+    def pieces(self, place: Path) -> list[PlannedPiece]:
+        """The pieces of all parts; ``place`` is the folder with the files, or the only file."""
         return [
-            PlannedPart(file.first + at, path_of(place, file.name), part, file.types)
-            for file in self.files
+            PlannedPiece(file.first + at, path_of(place, file.name), part, file.types, number)
+            for number, file in enumerate(self.files)
             for at, part in enumerate(file.parts)
         ]
 
@@ -107,6 +113,7 @@ def make(
     input_format: str,
     check_over: Callable[[], object],
     part_bytes: int = PART_BYTES,
+    shards: int = 1,
 ) -> Plan:
     """The plan of files, each of which is read once.
 
@@ -116,15 +123,17 @@ def make(
         input_format: Their format.
         check_over: Called often; raises to end it.
         part_bytes: How large parts are.
+        shards: How many shards will share them.
 
     Raises:
         BadInputError: ``InputMalformed``, if a file is none of the format at all; ``InputEmpty``,
             if there are no records.
     """
-    return combine(
+    found = [
         plan_file(path_of(place, file.name), file, input_format, check_over, part_bytes)
         for file in files
-    )
+    ]
+    return combine(found, shards, part_bytes)
 
 
 def plan_file(
@@ -159,17 +168,32 @@ def plan_file(
     )
 
 
-def combine(files: Iterable[PlannedFile]) -> Plan:
-    """The plan of files, whose parts are numbered in their order.
+def combine(files: Sequence[PlannedFile], shards: int = 1, part_bytes: int = PART_BYTES) -> Plan:
+    """The plan of files. Small ones share parts, each of which costs as much as a large one's.
+
+    Args:
+        files: The files.
+        shards: How many shards will share their parts.
+        part_bytes: How large parts are.
 
     Raises:
         BadInputError: With the code ``InputEmpty``, if there are no records.
     """
+    share = shards * _PARTS_OF_SHARD
+    most_bytes = min(part_bytes, sum(file.size for file in files) // share)
+    most_pieces = min(_MOST_PIECES, len(files) // share)
     planned: list[PlannedFile] = []
-    number = 0
+    end = size = pieces = 0  # of the last part
     for file in files:
-        planned.append(replace(file, first=number))
-        number += len(file.parts)
+        if not file.parts:
+            planned.append(replace(file, first=end))
+            continue
+        size, pieces = size + file.size, pieces + 1
+        if end and len(file.parts) == 1 and size <= most_bytes and pieces <= most_pieces:
+            planned.append(replace(file, first=end - 1))
+        else:
+            planned.append(replace(file, first=end))
+            end, size, pieces = end + len(file.parts), file.size, 1
     plan = Plan(planned)
     if not plan.rows:
         raise BadInputError(
@@ -244,17 +268,18 @@ def _input_changed(name: str) -> BadInputError:
     )
 
 
-def share(parts: Sequence[PlannedPart], shards: int) -> list[list[PlannedPart]]:
-    """Parts for each shard, by their bytes; no shard is empty.
+def share(pieces: Sequence[PlannedPiece], shards: int) -> list[list[PlannedPiece]]:
+    """The pieces of whole parts for each shard, by their bytes; no shard is empty.
 
     Each takes parts that follow each other, so that it reads files from front to back.
     """
-    sizes = [part.part.end - part.part.start for part in parts]
-    total, taken = sum(sizes) or 1, 0
-    shared: list[list[PlannedPart]] = [[] for _ in range(shards)]
-    for part, size in zip(parts, sizes, strict=True):
+    total, taken = sum(piece.part.end - piece.part.start for piece in pieces) or 1, 0
+    shared: list[list[PlannedPiece]] = [[] for _ in range(shards)]
+    for _, group in itertools.groupby(pieces, key=lambda piece: piece.number):
+        part = list(group)
+        size = sum(piece.part.end - piece.part.start for piece in part)
         # By the middle of the part, of all bytes.
-        shared[min(shards - 1, (2 * taken + size) * shards // (2 * total))].append(part)
+        shared[min(shards - 1, (2 * taken + size) * shards // (2 * total))] += part
         taken += size
     return [some for some in shared if some]
 

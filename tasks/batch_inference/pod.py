@@ -16,7 +16,7 @@ import shutil
 import signal
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ from tasks.batch_inference import (
 )
 from tasks.batch_inference.part_input import FileOutline, PartInput
 from tasks.batch_inference.part_results import PartFiles
-from tasks.batch_inference.planning import PlannedPart
+from tasks.batch_inference.planning import PlannedPiece
 from tasks.batch_inference.pod_server import PodServer
 from tasks.batch_inference.predictor_client import (
     PredictorClient,
@@ -77,7 +77,7 @@ class PodSpec:
         input_uri: The input.
         input_format: Its format.
         files: Its files by their names.
-        parts: The parts of this pod; each one's path is its file's name.
+        pieces: The pieces of this pod's parts; each one's path is its file's name.
         area: URI of the run's staging area.
         batch_size: Most records of one request.
         seconds: How long one request may take.
@@ -96,7 +96,7 @@ class PodSpec:
     input_uri: str
     input_format: str
     files: Mapping[str, FileOutline]
-    parts: list[PlannedPart]
+    pieces: list[PlannedPiece]
     area: str
     batch_size: int
     seconds: float
@@ -180,7 +180,7 @@ def _shard_spec(
     spec: PodSpec, predictor: PredictorCommand | ServedModel, folder: Path
 ) -> ShardSpec:
     return ShardSpec(
-        parts=spec.parts,
+        pieces=spec.pieces,
         folder=folder / "parts",
         status=folder / "status.json",
         input_format=spec.input_format,
@@ -200,19 +200,21 @@ def _predict(
     done = staged.done()
     source = PartInput(spec.input_uri, spec.input_format, spec.files, folder / "input")
 
-    def brought() -> Iterator[PlannedPart]:
-        for part in spec.parts:
-            files = PartFiles(work.folder, part.number)
-            if part.number in done:
-                staged.read_summary(done[part.number], files)
-                yield part
-            else:
-                yield source.bring(part)
+    def brought() -> Iterator[PlannedPiece]:
+        for piece in spec.pieces:
+            files = PartFiles(work.folder, piece.number)
+            if piece.number not in done:
+                yield source.bring(piece)
+                continue
+            if not files.summary.exists():
+                staged.read_summary(done[piece.number], files)
+            yield piece
 
     with _PartSender(staged) as sender, prefetched(brought(), 1) as ahead:
 
-        def on_predicted(part: PlannedPart, files: PartFiles) -> None:
-            source.drop(part)
+        def on_predicted(pieces: Sequence[PlannedPiece], files: PartFiles) -> None:
+            for piece in pieces:
+                source.drop(piece)
             sender.send(files)
 
         Shard(work, client).run(ahead, on_predicted)

@@ -110,16 +110,16 @@ def shards(
         server: The server that is asked; None if the model is loaded.
     """
     folders.parts.mkdir(exist_ok=True)
-    shared = planning.share(plan.parts(place), request.pods)
+    shared = planning.share(plan.pieces(place), request.pods)
     divided = divide(gpus, len(shared))
     cores = max(1, (os.cpu_count() or 1) // len(shared))
     secret = json.dumps(predictor_secrets(server, model))
     processes = []
-    for number, parts in enumerate(shared):
+    for number, pieces in enumerate(shared):
         environment = predictor_environment(cores)
         environment |= {"CUDA_VISIBLE_DEVICES": ",".join(divided[number]), **mark}
         spec = ShardSpec(
-            parts=parts,
+            pieces=pieces,
             folder=folders.parts,
             status=folders.status(number),
             input_format=request.input_format,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,6 @@ from tasks.batch_inference.splitting import CsvEnds, FilePart, column_names, is_
 _BLOCK = 2**20
 _BLANK = b" \t\r\n"
 _SHOWN = 200
-# So much of a file may be read after a record that waits for others of its form: their results,
-# which come before its own, are held until then.
-_MOST_AHEAD = 16_384  # records
-_MOST_BYTES_AHEAD = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ def read(
 ) -> Iterator[Batch | BadRecord]:
     """The records of a part; batches have ``batch_size`` records at most.
 
-    Those of JSON that have different fields are not in their order: see ``_FormBatches``.
+    Those of JSON that have other fields come apart from them, behind those that follow.
 
     Args:
         path: The file.
@@ -181,7 +177,6 @@ def _parsed(
     texts: Iterator[bytes], row: int, batch_size: int, key: str
 ) -> Iterator[Batch | BadRecord]:
     """Batches of JSON texts, one for each record."""
-    batches = _FormBatches(batch_size, key)
     while some := list(itertools.islice(texts, batch_size)):
         try:
             records, rows = list(map(orjson.loads, some)), list(range(row, row + len(some)))
@@ -194,59 +189,28 @@ def _parsed(
                 else:
                     records.append(found)
                     rows.append(at)
-        yield from batches.add(rows, records, sum(map(len, some)))
+        for chosen in _by_form(records):
+            yield _batch([rows[at] for at in chosen], [records[at] for at in chosen], key)
         row += len(some)
-    yield from batches.rest()
 
 
-class _FormBatches:
-    """Batches of records of one form.
+def _by_form(records: Sequence[Any]) -> Iterable[Sequence[int]]:
+    """The positions of records, together with those of their form."""
+    forms = list(map(form, records))
+    if forms and forms.count(forms[0]) == len(forms):
+        return [range(len(forms))]
+    found: dict[Hashable, list[int]] = {}
+    for at, one in enumerate(forms):
+        found.setdefault(one, []).append(at)
+    return found.values()
 
-    A record waits for others of its form until their batch is full, or until much has come since.
-    """
 
-    def __init__(self, batch_size: int, key: str) -> None:
-        self._batch_size = batch_size
-        self._key = key
-        self._waiting: dict[Hashable, tuple[list[int], list[Any]]] = {}
-        self._records = self._bytes = 0  # that have come since none waited
-
-    def add(self, rows: Sequence[int], records: Sequence[Any], size: int) -> Iterator[Batch]:
-        """The batches that are due with these records, at most a batch of them.
-
-        Args:
-            rows: Their numbers in the file.
-            records: The records.
-            size: How many bytes of text they are.
-        """
-        forms = list(map(form, records))
-        if not self._waiting and forms and forms.count(forms[0]) == len(forms):
-            yield self._batch(rows, records)
-            return
-        for row, record, own in zip(rows, records, forms, strict=True):
-            waiting = self._waiting.setdefault(own, ([], []))
-            waiting[0].append(row)
-            waiting[1].append(record)
-            if len(waiting[0]) == self._batch_size:
-                yield self._batch(*self._waiting.pop(own))
-        self._records += len(records)
-        self._bytes += size
-        if self._records >= _MOST_AHEAD or self._bytes >= _MOST_BYTES_AHEAD or not self._waiting:
-            yield from self.rest()
-
-    def rest(self) -> Iterator[Batch]:
-        """The batches of the records that wait."""
-        waiting, self._waiting = self._waiting, {}
-        self._records = self._bytes = 0
-        for rows, records in waiting.values():
-            yield self._batch(rows, records)
-
-    def _batch(self, rows: Sequence[int], records: Sequence[Any]) -> Batch:
-        found, keys = dict(columns(records)), None
-        if self._key and self._key in found and isinstance(records[0], dict):
-            keys = [record[self._key] for record in records]
-            del found[self._key]
-        return Batch(rows, found, keys)
+def _batch(rows: Sequence[int], records: Sequence[Any], key: str) -> Batch:
+    found, keys = dict(columns(records)), None
+    if key and key in found and isinstance(records[0], dict):
+        keys = [record[key] for record in records]
+        del found[key]
+    return Batch(rows, found, keys)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ standard error.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -28,10 +29,10 @@ from pydantic import TypeAdapter
 
 from infra import storage
 from serving.server_http import ServedModel
-from tasks.batch_inference import reading, server_connection
+from tasks.batch_inference import part_reading, server_connection
 from tasks.batch_inference.failure_reasons import FailureReason, FailureReasons
 from tasks.batch_inference.part_results import OutputError, PartFiles, PartWriter
-from tasks.batch_inference.planning import PlannedPart
+from tasks.batch_inference.planning import PlannedPiece
 from tasks.batch_inference.predictor_client import (
     PredictionError,
     PredictorClient,
@@ -75,7 +76,7 @@ class ShardSpec:
     """What a shard does.
 
     Attributes:
-        parts: The parts.
+        pieces: The pieces of the parts, in their order.
         folder: The folder of their results.
         status: File that says what is done, once it has begun.
         input_format: The format of their files.
@@ -87,7 +88,7 @@ class ShardSpec:
         drop_fields: Fields that the model does not get.
     """
 
-    parts: list[PlannedPart]
+    pieces: list[PlannedPiece]
     folder: Path
     status: Path
     input_format: str
@@ -137,27 +138,28 @@ class Shard:
 
     def run(
         self,
-        parts: Iterable[PlannedPart] | None = None,
-        on_predicted: Callable[[PlannedPart, PartFiles], object] = lambda *_: None,
+        pieces: Iterable[PlannedPiece] | None = None,
+        on_predicted: Callable[[Sequence[PlannedPiece], PartFiles], object] = lambda *_: None,
     ) -> None:
         """Predict all parts that are not done.
 
         Args:
-            parts: The parts, brought one after another; those of the specification by default.
-            on_predicted: Called with each part that was predicted, and its results.
+            pieces: The pieces of the parts, brought one after another; those of the specification
+                by default.
+            on_predicted: Called with the pieces of each part that was predicted, and its results.
 
         Raises:
             ShardFailedError: If the model hangs, or too many records fail: TooManyFailedError.
             PredictorStartError: If the model does not load.
             OSError: If a file cannot be read or written.
         """
-        for planned in self._spec.parts if parts is None else parts:
-            files = PartFiles(self._spec.folder, planned.number)
+        found = self._spec.pieces if pieces is None else pieces
+        for number, part in itertools.groupby(found, key=lambda piece: piece.number):
+            files = PartFiles(self._spec.folder, number)
             done = files.read_summary()
             if done is None:
-                with PartWriter(files, planned.part.first_row) as writer:
-                    self._predict(planned, writer)
-                on_predicted(planned, files)
+                with PartWriter(files) as writer:
+                    on_predicted(self._predict(part, writer), files)
             else:
                 self._rows += done.rows
                 self._earlier += done.rows + done.failed
@@ -171,26 +173,25 @@ class Shard:
         status = ShardStatus(self._rows, self._failed, self._earlier, failure, self._reasons.found)
         write_status(status, self._spec.status)
 
-    def _predict(self, planned: PlannedPart, writer: PartWriter) -> None:
-        spec, statistics = self._spec, ResultStatistics()
-        read = reading.read(
-            planned.path, spec.input_format, planned.part, spec.batch_size, spec.key, planned.types
-        )
+    def _predict(
+        self, pieces: Iterable[PlannedPiece], writer: PartWriter
+    ) -> Sequence[PlannedPiece]:
+        """Predict the pieces of a part; these."""
+        spec, statistics, begun = self._spec, ResultStatistics(), []
+        read = part_reading.read(pieces, spec.input_format, spec.batch_size, spec.key)
         with prefetched(read, _AHEAD) as ahead:
             for one in ahead:
-                if isinstance(one, BadRecord):
+                if isinstance(one, PlannedPiece):
+                    writer.begin(one.part, one.file)
+                    begun.append(one)
+                elif isinstance(one, BadRecord):
                     self._fail(writer, one.row, None, one.reason)
                 else:
                     self._predict_batch(one, writer, statistics)
                 if time.monotonic() - self._told > _TELL_SECONDS:
                     self.tell()
-        found = writer.rows + writer.failed
-        if found != planned.part.rows:
-            raise OSError(
-                f"{planned.path} has {found} records where {planned.part.rows} were counted: it "
-                "was changed, or is malformed."
-            )
         writer.commit(statistics.summary())
+        return begun
 
     def _predict_batch(
         self, batch: Batch, writer: PartWriter, statistics: ResultStatistics
@@ -294,7 +295,7 @@ class Shard:
     def _fail(self, writer: PartWriter, row: int, key: Any, reason: str) -> None:
         reason = reason.encode(errors="backslashreplace").decode()  # no lone surrogates
         writer.fail(row, key, reason)
-        self._reasons.add(writer.number, row, reason)
+        self._reasons.add(*writer.place(row), reason)
         self._count_failed(1)
 
     def _count_failed(self, count: int) -> None:

@@ -20,7 +20,7 @@ from tasks.batch_inference import part_input, planning, pod_resources, pod_serve
 from tasks.batch_inference.failure_reasons import FailureReasons
 from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.part_results import PartFiles
-from tasks.batch_inference.planning import Plan, PlannedPart
+from tasks.batch_inference.planning import Plan, PlannedPiece
 from tasks.batch_inference.pod import (
     FAILED,
     HOPELESS,
@@ -88,11 +88,6 @@ def plan_pods(
         server: The server that is started in each pod; None if its shard loads the model, or
             asks another server.
     """
-    left = [
-        part
-        for part in plan.parts(Path())
-        if PartFiles(folders.parts, part.number).read_summary() is None
-    ]
     beside = None
     if server is not None:
         divided = pod_resources.divide_pod(share)
@@ -100,10 +95,10 @@ def plan_pods(
     resources = share.requested(shape)
     mounts = _mounts(filter(None, (request.input_uri, area, model.source_uri)))
     pods = []
-    for number, parts in enumerate(planning.share(left, request.pods)):
+    for number, pieces in enumerate(planning.share(_left(plan, folders), request.pods)):
         folder = folders.root / "pods" / str(number)
         folder.mkdir(parents=True, exist_ok=True)
-        spec = _spec(request, model, plan, parts, area, share)
+        spec = _spec(request, model, plan, pieces, area, share)
         replace(spec, mlflow_run_id=mlflow_run_id, name=f"pod-{number}", started=server).write(
             folder / _SPEC
         )
@@ -119,26 +114,33 @@ def plan_pods(
             is_platform=True,
             sidecar=beside,
         )
-        pods.append(ShardPod(workload, frozenset(part.number for part in parts)))
+        pods.append(ShardPod(workload, frozenset(piece.number for piece in pieces)))
     return pods
+
+
+def _left(plan: Plan, folders: Folders) -> list[PlannedPiece]:
+    """The pieces of the parts that have no results in the run's folder."""
+    files = (PartFiles(folders.parts, number) for number in range(plan.part_count))
+    left = {one.number for one in files if one.read_summary() is None}
+    return [piece for piece in plan.pieces(Path()) if piece.number in left]
 
 
 def _spec(
     request: BatchInference,
     model: ResolvedVersion,
     plan: Plan,
-    parts: list[PlannedPart],
+    pieces: list[PlannedPiece],
     area: str,
     share: PodResources,
 ) -> PodSpec:
-    names = {str(part.path) for part in parts}
+    names = {str(piece.path) for piece in pieces}
     files = part_input.outlines(plan)
     return PodSpec(
         model=model.uri,
         input_uri=request.input_uri,
         input_format=request.input_format,
         files={name: files[name] for name in names},
-        parts=parts,
+        pieces=pieces,
         area=area,
         batch_size=request.batch_size,
         seconds=request.timeout_seconds,

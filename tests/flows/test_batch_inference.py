@@ -84,7 +84,8 @@ def test_a_retry_that_can_only_fail_again_begins_nothing(
     plan = Plan([PlannedFile("a", 9, 0, 0, [FilePart(0, 1, 0, 3)] * 2)])
     folders = Folders(tmp_path)
     folders.parts.mkdir()
-    with PartWriter(PartFiles(folders.parts, 0), 0) as writer:
+    with PartWriter(PartFiles(folders.parts, 0)) as writer:
+        writer.begin(FilePart(0, 1, 0, 3))
         writer.write([0], None, {"y": np.array([1])})
         for row in (1, 2):
             writer.fail(row, None, "wrong")

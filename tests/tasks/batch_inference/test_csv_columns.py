@@ -159,7 +159,7 @@ def test_a_plan_has_the_types_of_its_files(tmp_path: Path) -> None:
 
     plan = planning.make(tmp_path, files, "csv", lambda: None)
 
-    assert [part.types for part in plan.parts(tmp_path)] == ["tf", "ie"]
+    assert [part.types for part in plan.pieces(tmp_path)] == ["tf", "ie"]
 
 
 def test_a_shard_reads_each_part_by_the_types_of_its_file(
@@ -179,7 +179,7 @@ def test_a_shard_reads_each_part_by_the_types_of_its_file(
     (tmp_path / "a.csv").write_text("grade,x\n1,1\n2,2\nA,3\n")
     plan = planning.make(tmp_path, [InputFile("a.csv", 1)], "csv", lambda: None, 1)
     spec = ShardSpec(
-        plan.parts(tmp_path), tmp_path, tmp_path / "status", "csv", cast("Any", None), 9, 9, 9
+        plan.pieces(tmp_path), tmp_path, tmp_path / "status", "csv", cast("Any", None), 9, 9, 9
     )
     Shard(spec, cast("Any", Recorder())).run()
 

@@ -49,7 +49,14 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 def _spec(plan: Plan, folder: Path) -> ShardSpec:
     command = PredictorCommand(command_line(sys.executable, folder / "model"), dict(os.environ))
     return ShardSpec(
-        plan.parts(folder / "in"), folder / "parts", folder / "status", "jsonl", command, 10, 60, 9
+        plan.pieces(folder / "in"),
+        folder / "parts",
+        folder / "status",
+        "jsonl",
+        command,
+        10,
+        60,
+        9,
     )
 
 
@@ -125,7 +132,8 @@ def test_a_shard_without_room_for_results_says_so_and_a_retry_goes_on(
 @pytest.mark.parametrize("name", ["a.jsonl", "errors.jsonl", "manifest.json"])
 def test_an_output_without_room_is_none(plan: Plan, tmp_path: Path, name: str) -> None:
     _run(_spec(plan, tmp_path))
-    with PartWriter(PartFiles(tmp_path / "parts", 0), 0) as writer:
+    with PartWriter(PartFiles(tmp_path / "parts", 0)) as writer:
+        writer.begin(plan.files[0].parts[0])
         for row in range(plan.files[0].parts[0].rows):
             writer.fail(row, None, "unlucky")
         writer.commit({})

@@ -12,7 +12,7 @@ from infra import storage
 from infra.errors import BadInputError, NotFoundError
 from tasks.batch_inference import input_files, planning, splitting
 from tasks.batch_inference.input_files import InputFile
-from tasks.batch_inference.planning import Plan, PlannedPart
+from tasks.batch_inference.planning import Plan, PlannedFile, PlannedPiece
 from tasks.batch_inference.splitting import FilePart
 from tests.infra.storage.conftest import Bucket
 from tests.infra.storage.contract import as_nobody, write_tree
@@ -171,13 +171,50 @@ def test_the_parts_of_files_are_numbered_through(
     (tmp_path / "c.jsonl").write_text("5\n")
 
     plan = _plan(tmp_path)
-    parts = plan.parts(tmp_path)
+    parts = plan.pieces(tmp_path)
 
     assert plan.rows == sum(part.part.rows for part in parts) == 13
     assert [part.number for part in parts] == list(range(len(parts)))
     assert [file.first for file in plan.files] == [0, len(parts) - 1, len(parts) - 1]
     assert [len(file.parts) for file in plan.files] == [len(parts) - 1, 0, 1]
     assert len(parts) > 2
+
+
+@pytest.mark.parametrize(
+    ("files", "shards", "parts"),
+    [(1000, 1, 4), (3000, 1, 12), (8, 1, 4), (8, 2, 8), (8, 4, 8), (3, 1, 3), (1000, 3, 13)],
+)
+def test_small_files_share_parts(tmp_path: Path, files: int, shards: int, parts: int) -> None:
+    found = [
+        PlannedFile(str(at), 100, 0, 0, [FilePart(0, 100, 0, 1)] if at != 1 else [])
+        for at in range(files)
+    ]
+
+    plan = planning.combine(found, shards)
+
+    pieces = plan.pieces(tmp_path)
+    assert [piece.file for piece in pieces] == [at for at in range(files) if at != 1]
+    assert {piece.number for piece in pieces} == set(range(plan.part_count))
+    assert abs(plan.part_count - parts) <= 1
+    shared = planning.share(pieces, shards)
+    numbers = [{piece.number for piece in some} for some in shared]
+    assert len(shared) == min(shards, files - 1)
+    assert sum(map(len, numbers)) == plan.part_count  # no part is shared by two
+
+
+def test_a_large_file_shares_no_part_but_its_last() -> None:
+    large = [FilePart(0, 40, 0, 1), FilePart(40, 50, 1, 1)]
+    parts = [[FilePart(0, 10, 0, 1)], large, [FilePart(0, 10, 0, 1)], [FilePart(0, 10, 0, 1)]]
+    found = [
+        PlannedFile(str(at), sum(part.end - part.start for part in some), 0, 0, some)
+        for at, some in enumerate(parts)
+    ] * 8
+
+    plan = planning.combine(found, 1, 60)
+
+    assert [file.first for file in plan.files[:5]] == [0, 1, 2, 3, 3]
+    numbers = [piece.number for piece in plan.pieces(Path())]
+    assert numbers == sorted(numbers)
 
 
 def test_a_plan_is_kept_and_holds_only_for_the_same_files(folder: Path, tmp_path: Path) -> None:
@@ -217,7 +254,7 @@ def test_files_without_records_or_of_another_format_are_refused(tmp_path: Path) 
 def test_shards_share_parts_by_their_bytes(
     sizes: list[int], shards: int, expected: list[list[int]]
 ) -> None:
-    parts = [PlannedPart(at, Path("a"), FilePart(0, size, 0, 1)) for at, size in enumerate(sizes)]
+    parts = [PlannedPiece(at, Path("a"), FilePart(0, size, 0, 1)) for at, size in enumerate(sizes)]
 
     shared = planning.share(parts, shards)
 

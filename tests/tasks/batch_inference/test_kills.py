@@ -35,13 +35,16 @@ def predict(inputs, model):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("of_file", [RECORDS, 7])
 def test_every_record_is_once_in_the_output(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, of_file: int
 ) -> None:
     monkeypatch.setattr(splitting, "_BLOCK", 512)
     (tmp_path / "in").mkdir()
-    lines = "".join(json.dumps({"x": at}) + "\n" for at in range(RECORDS))
-    (tmp_path / "in" / "a.jsonl").write_text(lines)
+    for start in range(0, RECORDS, of_file):
+        records = range(start, min(RECORDS, start + of_file))
+        lines = "".join(json.dumps({"x": at}) + "\n" for at in records)
+        (tmp_path / "in" / f"{start:04}.jsonl").write_text(lines)
     files = input_files.select(storage.store(str(tmp_path / "in")), (), ())
     plan = planning.make(tmp_path / "in", files, "jsonl", lambda: None, 2000)
     spec = _spec(tmp_path, plan)
@@ -53,11 +56,14 @@ def test_every_record_is_once_in_the_output(
     manifest = output_files.put_together(
         tmp_path / "out", plan, spec.folder, "jsonl", {}, lambda: None
     ).manifest
-    found = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").open()]
     assert kills >= 2
     assert (manifest["rows"], manifest["failed"]) == (RECORDS, 1)
-    assert [one["row"] for one in found] == [at for at in range(RECORDS) if at != 1313]
-    assert all(one["prediction"] == 2 * one["row"] for one in found)
+    for start in range(0, RECORDS, of_file):
+        records = range(start, min(RECORDS, start + of_file))
+        found = [json.loads(line) for line in (tmp_path / "out" / f"{start:04}.jsonl").open()]
+        assert [(start + one["row"], one["prediction"]) for one in found] == [
+            (at, 2 * at) for at in records if at != 1313
+        ]
 
 
 def _spec(folder: Path, plan: planning.Plan) -> ShardSpec:
@@ -66,7 +72,7 @@ def _spec(folder: Path, plan: planning.Plan) -> ShardSpec:
     (folder / "model" / "predictor.py").write_text(CODE)
     command = command_line(sys.executable, folder / "model")
     return ShardSpec(
-        plan.parts(folder / "in"), folder / "parts", folder / "status.json", "jsonl",
+        plan.pieces(folder / "in"), folder / "parts", folder / "status.json", "jsonl",
         PredictorCommand(command, dict(os.environ)), batch_size=20, seconds=30, most_failed=10,
     )  # fmt: skip
 

@@ -213,7 +213,7 @@ def test_a_file_with_other_records_than_were_counted_ends_the_shard(
             return {"prediction": columns["x"]}
 
     (tmp_path / "a.jsonl").write_text(LINES)
-    parts = _plan(tmp_path, "jsonl").parts(tmp_path)
+    parts = _plan(tmp_path, "jsonl").pieces(tmp_path)
     (tmp_path / "a.jsonl").write_text('{"x":         1} \n')  # as many bytes
     none = cast("Any", None)
     spec = ShardSpec(parts, tmp_path, tmp_path / "status", "jsonl", none, 9, 9, 9)

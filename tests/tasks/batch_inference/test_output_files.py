@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,24 @@ import pytest
 
 from infra import storage
 from infra.errors import BadInputError, ModelyardError
-from tasks.batch_inference import input_files, output_files, planning, reading, splitting
+from tasks.batch_inference import (
+    input_files,
+    joined_parts,
+    output_files,
+    part_reading,
+    planning,
+    splitting,
+)
 from tasks.batch_inference.part_results import PartFiles, PartWriter
+from tasks.batch_inference.planning import PlannedPiece
 from tasks.batch_inference.reading import BadRecord
+from tasks.batch_inference.splitting import FilePart
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splitting, "_BLOCK", 8)
-    monkeypatch.setattr(output_files, "_CHUNK", 5)
+    monkeypatch.setattr(joined_parts, "_CHUNK", 5)
 
 
 def _predicted(folder: Path, parts: Path, form: str) -> planning.Plan:
@@ -28,16 +38,18 @@ def _predicted(folder: Path, parts: Path, form: str) -> planning.Plan:
     files = input_files.select(storage.store(str(folder)), (), ())
     plan = planning.make(folder, files, form, lambda: None, 10)
     parts.mkdir()
-    for planned in plan.parts(folder):
-        with PartWriter(PartFiles(parts, planned.number), planned.part.first_row) as writer:
-            for one in reading.read(planned.path, form, planned.part, 1):
-                if isinstance(one, BadRecord):
+    for number, pieces in itertools.groupby(plan.pieces(folder), lambda piece: piece.number):
+        with PartWriter(PartFiles(parts, number)) as writer:
+            for one in part_reading.read(pieces, form, 1):
+                if isinstance(one, PlannedPiece):
+                    writer.begin(one.part, one.file)
+                elif isinstance(one, BadRecord):
                     writer.fail(one.row, None, one.reason)
                 elif one.columns["input"].tolist() == [13]:
                     writer.fail(one.rows[0], "k", "unlucky")
                 else:
                     writer.write(one.rows, None, {"prediction": np.array(one.columns["input"])})
-            writer.commit({"part": planned.number})
+            writer.commit({"part": number})
     return plan
 
 
@@ -48,10 +60,12 @@ def _put(plan: planning.Plan, parts: Path, output: Path, form: str) -> dict[str,
     return joined.manifest
 
 
-def test_a_part_that_lacks_a_row_does_not_count(tmp_path: Path) -> None:
-    with PartWriter(PartFiles(tmp_path, 0), 5) as writer:
-        writer.write([6], None, {"prediction": np.array([1])})
-        with pytest.raises(RuntimeError, match="Row 5 has no result, and 6 has one"):
+@pytest.mark.parametrize("rows", [[1], [0]])
+def test_a_part_that_lacks_a_row_does_not_count(tmp_path: Path, rows: list[int]) -> None:
+    with PartWriter(PartFiles(tmp_path, 0)) as writer:
+        writer.begin(FilePart(0, 9, 5, 2))
+        writer.write(rows, None, {"prediction": np.array([1])})
+        with pytest.raises(RuntimeError, match=f"Record {1 - rows[0]} of 2 has no result"):
             writer.commit({})
     assert PartFiles(tmp_path, 0).read_summary() is None
 
@@ -136,7 +150,7 @@ def test_results_that_are_not_what_was_written_are_refused(tmp_path: Path, damag
         files.summary.write_text("{")
     else:
         text = files.summary.read_text()
-        rows = json.loads(text)["rows"]
+        rows = json.loads(text)["pieces"][0]["rows"]
         files.summary.write_text(text.replace(f'"rows":{rows}', f'"rows":{rows - 1}', 1))
 
     with pytest.raises(ModelyardError, match=r"The results of part 0, of a\.jsonl") as caught:

@@ -15,7 +15,7 @@ import pytest
 from infra import storage
 from tasks.batch_inference import input_files, part_input, planning, reading, splitting
 from tasks.batch_inference.part_input import PartInput
-from tasks.batch_inference.planning import PlannedPart
+from tasks.batch_inference.planning import PlannedPiece
 from tasks.batch_inference.reading import Batch
 from tests.tasks.batch_inference.remote_input import remote_folder
 
@@ -36,7 +36,7 @@ def _write(folder: Path, input_format: str) -> None:
         path.write_text("".join(json.dumps(one) + "\n" for one in TABLE.to_pylist()))
 
 
-def _records(input_format: str, planned: PlannedPart) -> list[Any]:
+def _records(input_format: str, planned: PlannedPiece) -> list[Any]:
     found = []
     for batch in reading.read(planned.path, input_format, planned.part, 64, types=planned.types):
         assert isinstance(batch, Batch)
@@ -61,14 +61,14 @@ def test_each_part_is_fetched_alone(
     source = PartInput(uri, input_format, part_input.outlines(plan), tmp_path / "fetched")
 
     found: list[Any] = []
-    for part, whole in zip(plan.parts(Path()), plan.parts(place), strict=True):
+    for part, whole in zip(plan.pieces(Path()), plan.pieces(place), strict=True):
         brought = source.bring(part)
         found += _records(input_format, brought)
         assert found[-1] == _records(input_format, whole)[-1]
         assert len(list((tmp_path / "fetched").iterdir())) == 1
         source.drop(brought)
 
-    assert len(plan.parts(Path())) > 2
+    assert len(plan.pieces(Path())) > 2
     assert [(row, x) for row, x, _ in found] == [(at, at) for at in range(ROWS)]
     assert [name for *_, name in found] == TABLE["name"].to_pylist()
     assert not list((tmp_path / "fetched").iterdir())
@@ -85,4 +85,4 @@ def test_a_file_that_has_become_shorter_is_told(
     (tmp_path / "in" / "a.jsonl").write_text("")
 
     with pytest.raises(OSError, match=r"a\.jsonl is shorter than it was"):
-        source.bring(plan.parts(Path())[0])
+        source.bring(plan.pieces(Path())[0])

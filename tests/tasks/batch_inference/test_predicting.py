@@ -57,12 +57,15 @@ def test_what_earlier_attempts_have_done_counts_its_whole_parts(tmp_path: Path) 
     folders = Folders(tmp_path)
     folders.parts.mkdir()
     for number, failed in ((0, 1), (2, 2)):
-        with PartWriter(PartFiles(folders.parts, number), 0) as writer:
+        with PartWriter(PartFiles(folders.parts, number)) as writer:
+            writer.begin(FilePart(0, 1, 0, 1 + failed))
             writer.write([0], None, {"y": np.array([1])})
             for row in range(failed):
                 writer.fail(row + 1, None, "late")
             writer.commit({})
-    PartWriter(PartFiles(folders.parts, 1), 0).fail(0, None, "was cut off")
+    writer = PartWriter(PartFiles(folders.parts, 1))
+    writer.begin(FilePart(0, 1, 0, 1))
+    writer.fail(0, None, "was cut off")
 
     done = predicting.done(plan, folders)
 

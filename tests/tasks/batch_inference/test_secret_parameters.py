@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tasks.batch_inference.planning import PlannedPart
+from tasks.batch_inference.planning import PlannedPiece
 from tasks.batch_inference.predictor_client import PredictorCommand, command_line
 from tasks.batch_inference.shard import SECRETS, ShardSpec, read_status, write_spec
 from tasks.batch_inference.splitting import split
@@ -41,7 +41,7 @@ def spec(tmp_path: Path) -> ShardSpec:
     file.write_text('{"x": 1}\n{"x": -1}\n')
     (tmp_path / "parts").mkdir()
     return ShardSpec(
-        [PlannedPart(0, file, part) for part in split(file, "jsonl", 99)],
+        [PlannedPiece(0, file, part) for part in split(file, "jsonl", 99)],
         tmp_path / "parts", tmp_path / "status.json", "jsonl",
         PredictorCommand(
             command_line(sys.executable, tmp_path / "model"), dict(os.environ),

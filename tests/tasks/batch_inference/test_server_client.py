@@ -16,7 +16,7 @@ import pytest
 from modelyard_runtime.frames import objects
 
 from serving.server_http import ServedModel
-from tasks.batch_inference.planning import PlannedPart
+from tasks.batch_inference.planning import PlannedPiece
 from tasks.batch_inference.predictor_client import PredictionError, PredictorStartError
 from tasks.batch_inference.server_connection import connect
 from tasks.batch_inference.shard import SECRETS, ShardSpec, read_status, write_spec
@@ -334,7 +334,7 @@ def test_a_shard_asks_a_server(tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
     with line_server().running() as server:
         parts = [
-            PlannedPart(at, tmp_path / "a.jsonl", part)
+            PlannedPiece(at, tmp_path / "a.jsonl", part)
             for at, part in enumerate(split(tmp_path / "a.jsonl", "jsonl", 10_000))
         ]
         served = _served(server, token="secret:mine")

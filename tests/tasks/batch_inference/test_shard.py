@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from modelyard_runtime.frames import Columns
 
-from tasks.batch_inference import reading, shard, splitting
+from tasks.batch_inference import part_reading, shard, splitting
 from tasks.batch_inference.failure_reasons import FailureReason
 from tasks.batch_inference.part_results import PartFiles, texts
-from tasks.batch_inference.planning import PlannedPart
+from tasks.batch_inference.planning import PlannedPiece
 from tasks.batch_inference.predictor_client import (
     PredictionError,
     PredictorClient,
@@ -94,7 +94,7 @@ def make(tmp_path: Path) -> Callable[..., ShardSpec]:
         )  # fmt: skip
         usual: dict[str, Any] = {"batch_size": 4, "seconds": 20.0, "most_failed": 100}
         return ShardSpec(
-            [PlannedPart(at, tmp_path / "a.jsonl", part) for at, part in enumerate(parts)],
+            [PlannedPiece(at, tmp_path / "a.jsonl", part) for at, part in enumerate(parts)],
             tmp_path / "parts", tmp_path / "status.json", "jsonl", command, **usual | fields,
         )  # fmt: skip
 
@@ -113,7 +113,7 @@ def _results(spec: ShardSpec) -> tuple[dict[int, Any], dict[int, str]]:
     """What was predicted, and the errors, by row."""
     predicted: dict[int, Any] = {}
     errors: dict[int, str] = {}
-    for planned in spec.parts:
+    for planned in spec.pieces:
         files = PartFiles(spec.folder, planned.number)
         for line in files.results.read_text().splitlines():
             one = json.loads(line)
@@ -137,7 +137,7 @@ def test_records_are_predicted_in_their_order(make: Callable[..., ShardSpec]) ->
     told = _run(spec)
 
     assert _results(spec) == ({at: 2 * at for at in range(30)}, {})
-    assert len(spec.parts) > 2
+    assert len(spec.pieces) > 2
     assert told == ShardStatus(rows=30)
 
 
@@ -200,7 +200,7 @@ def test_malformed_records_and_keys(make: Callable[..., ShardSpec], tmp_path: Pa
     lines = [json.dumps(one) for one in records]
     (tmp_path / "a.jsonl").write_text("\n".join([*lines[:3], "{", lines[3]]))
     (part,) = split(tmp_path / "a.jsonl", "jsonl", 1000)
-    spec.parts[:] = [PlannedPart(0, tmp_path / "a.jsonl", part)]
+    spec.pieces[:] = [PlannedPiece(0, tmp_path / "a.jsonl", part)]
 
     _run(spec)
 
@@ -371,11 +371,11 @@ def test_results_are_in_the_order_of_records_of_any_forms(
     (folder / "a.jsonl").write_text("\n".join(lines))
     parts = list(split(folder / "a.jsonl", "jsonl", part_bytes))
     spec = ShardSpec(
-        [PlannedPart(at, folder / "a.jsonl", part) for at, part in enumerate(parts)],
+        [PlannedPiece(at, folder / "a.jsonl", part) for at, part in enumerate(parts)],
         folder, folder / "status.json", "jsonl", cast("Any", None), batch_size, 9, 99,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(reading, "_MOST_AHEAD", most_ahead)
+        patched.setattr(part_reading, "_MOST_AHEAD", most_ahead)
         Shard(spec, cast("Any", FieldCounter())).run()
 
     results, errors = _results(spec)

@@ -13,7 +13,7 @@ from modelyard_runtime.frames import Array, Columns, objects
 
 from tasks.batch_inference.failure_reasons import FailureReason
 from tasks.batch_inference.part_results import PartFiles
-from tasks.batch_inference.planning import PlannedPart
+from tasks.batch_inference.planning import PlannedPiece
 from tasks.batch_inference.predictor_client import PredictionError, PredictorClient
 from tasks.batch_inference.shard import (
     Shard,
@@ -55,7 +55,7 @@ class _Model:
 def _shard(folder: Path, model: _Model, records: int, batch_size: int) -> tuple[Shard, ShardSpec]:
     path = folder / "a.jsonl"
     path.write_text("".join(json.dumps({"x": at}) + "\n" for at in range(records)))
-    parts = [PlannedPart(0, path, part) for part in split(path, "jsonl", 2**20)]
+    parts = [PlannedPiece(0, path, part) for part in split(path, "jsonl", 2**20)]
     spec = ShardSpec(
         parts, folder, folder / "status", "jsonl", cast("Any", None), batch_size, 5, 10**6
     )
