@@ -36,8 +36,10 @@ request = Evaluation(
     class_names=[f"c{at}" for at in range(classes)], output_uri=str(place / "out"),
 )
 folders = evaluating.EvaluationFolders(place / "run")
+results = place / "out" / "predictions" / "a.jsonl"
+checksums = {"a.csv": evaluating._sha256(results, lambda: None)}
 found, data = evaluating.score(
-    request, evaluating.select(request), folders, lambda: None, lambda name: None
+    request, evaluating.select(request), folders, checksums, lambda: None, lambda name: None
 )
 result = evaluating.write(found, {"data": data}, request, folders.output)
 print(result["metrics"]["roc_auc"])

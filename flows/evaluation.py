@@ -126,7 +126,11 @@ def _evaluate(
         context.logger.info("%s was evaluated, %d of %d files.", name, done, len(files))
 
     shutil.rmtree(folders.sorting, ignore_errors=True)
-    scores, data = evaluating.score(request, files, folders, context.raise_if_ended, report)
+    checksums = evaluating.predicted(request, described["batch_inference"])
+    scores, data = evaluating.score(
+        request, files, folders, checksums, context.raise_if_ended, report
+    )
+    evaluating.check_unchanged(request, evaluating.select(request), folders)
     described |= {"data": {"uri": request.input_uri, "format": request.input_format, **data}}
     result = evaluating.write(scores, described, request, folders.output)
     for line in result["remarks"]:
@@ -193,6 +197,7 @@ def evaluate(context: RunContext, request: Evaluation) -> RunResult:
     folders.root.mkdir(parents=True, exist_ok=True)
     files = evaluating.select(request)
     evaluating.check_first_file(request, files, folders)
+    evaluating.check_unchanged(request, files, folders)
     tracked = context.open(
         request,
         {"model": model.uri, "task": request.task, "target_field": request.target_field},

@@ -146,13 +146,17 @@ def compare(records: Sequence[EvaluationRecord]) -> dict[str, Any]:
     """
     check_comparable(records)
     found = sides(records)
+    # Metrics of other records say nothing of which model is better.
+    verdict = {} if len(_evaluated(records)) == 1 else {"verdict": "unknown"}
     metrics = {}
     for name in found[0].values:
         if any(name not in side.values for side in found):
             continue
         metrics[name] = {
             "values": [side.values[name] for side in found],
-            "differences": [_difference(name, found[0], side) for side in found[1:]],
+            "differences": [
+                {**_difference(name, found[0], side), **verdict} for side in found[1:]
+            ],
         }
     return {
         "evaluations": [
@@ -168,6 +172,10 @@ def compare(records: Sequence[EvaluationRecord]) -> dict[str, Any]:
         "metrics": metrics,
         "remarks": _remarks(records),
     }
+
+
+def _evaluated(records: Sequence[EvaluationRecord]) -> set[int]:
+    return {int(record.result["counts"]["evaluated"]) for record in records}
 
 
 def _difference(name: str, first: GateSide, other: GateSide) -> dict[str, Any]:
@@ -190,8 +198,7 @@ def _difference(name: str, first: GateSide, other: GateSide) -> dict[str, Any]:
 
 
 def _remarks(records: Sequence[EvaluationRecord]) -> list[str]:
-    counts = {int(record.result["counts"]["evaluated"]) for record in records}
-    if len(counts) == 1:
+    if len(_evaluated(records)) == 1:
         return []
     return [
         "They were computed of differently many records, since some were not predicted by all "

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from infra import storage
-from infra.errors import RunFailedError
+from infra.errors import BadInputError, NotFoundError, RunFailedError
 from infra.storage import Store
 from registry.evaluation_results import CURVES, RESULT, SAMPLE
 from registry.flow_kinds import EVALUATE
@@ -97,6 +97,7 @@ def score(
     request: Evaluation,
     files: Sequence[InputFile],
     folders: EvaluationFolders,
+    checksums: Mapping[str, str],
     check_over: CheckOver,
     report: Any,
 ) -> tuple[Scores, dict[str, Any]]:
@@ -106,6 +107,7 @@ def score(
         request: The evaluation.
         files: The input's files.
         folders: The run's folders.
+        checksums: SHA-256 of the predictions of each file; see :func:`predicted`.
         check_over: Called often; raises to end it.
         report: Called with the name of each file that was read.
 
@@ -123,6 +125,8 @@ def score(
             path = _local(request, file, folders)
             results = _fetched(predictions, request, file, folders)
             scorer.add(file.name, joined_records.read(path, results, file.name, request))
+            if _sha256(results, check_over) != checksums.get(file.name):
+                raise _others_results(request)
             digest = _sha256(path, check_over)
             data.append({"name": file.name, "bytes": file.size, "sha256": digest})
             for staged, folder in ((path, folders.input), (results, folders.predictions)):
@@ -131,6 +135,60 @@ def score(
             report(file.name)
         scores = scorer.scores()
     return scores, {"files": data, "sha256": _combined(data)}
+
+
+def predicted(request: Evaluation, inference: str) -> dict[str, str]:
+    """SHA-256 of the predictions of each input file, of the manifest of a batch inference.
+
+    Raises:
+        RunFailedError: With the code ``ResultsDamaged``, if they are those of another run.
+    """
+    place = request.place(PREDICTIONS).rstrip("/")
+    try:
+        manifest = json.loads(storage.store(f"{place}/{output_files.MANIFEST}").read(""))
+    except NotFoundError:
+        raise _others_results(request) from None
+    if manifest["flow_run_id"] != inference:
+        raise _others_results(request)
+    return {str(file["input"]): str(file["sha256"]) for file in manifest["files"]}
+
+
+def check_unchanged(
+    request: Evaluation, files: Sequence[InputFile], folders: EvaluationFolders
+) -> None:
+    """Refuse input that is not what it was when the run first looked: it would be predicted anew.
+
+    Of a storage names and sizes are compared, of files the times of their last change as well.
+
+    Raises:
+        BadInputError: With the code ``InputChanged``.
+    """
+    place = storage.store(request.input_uri).in_place()
+    now = []
+    for file in files:
+        status = planning.path_of(place, file.name).stat() if place is not None else None
+        now.append([file.name, file.size, status.st_mtime_ns if status else 0])
+    seen = folders.root / "evaluated-input.json"
+    if not seen.exists():
+        partial = seen.with_suffix(".partial")
+        partial.write_text(json.dumps(now))
+        partial.replace(seen)
+    elif json.loads(seen.read_text()) != now:
+        raise BadInputError(
+            f"The input {request.input_uri} was changed since the evaluation began.",
+            "Start a new evaluation: the predictions are those of other data.",
+            code="InputChanged",
+        )
+
+
+def _others_results(request: Evaluation) -> RunFailedError:
+    return RunFailedError(
+        f"The predictions in {request.place(PREDICTIONS)} are not those of the evaluation's own "
+        "batch inference any more.",
+        "Another run has published there: start a new evaluation, with an output of its own.",
+        state=EVALUATE.failure,
+        code="ResultsDamaged",
+    )
 
 
 def _fetched(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from tasks.evaluation import comparison, gate, row_sample
 from tasks.evaluation.comparison import EvaluationRecord
 from tasks.evaluation.gate import GateVerdict
 
+# Fewer records are no ground for a decision.
+_FEWEST = 30
 _MOST_TRIED = 20
 
 
@@ -141,7 +144,10 @@ def promote(
     records = _records(name, versions)
     found = comparison.sides(records)
     other = found[1] if len(found) > 1 else None
+    unfit = _unfit(*records[: 2 if other else 1])
     verdicts = [gate.judge(rule, found[0], other) for rule in parsed]
+    if unfit:
+        verdicts = [replace(one, passed=False, reason=unfit) for one in verdicts]
     detail = _detail(records, verdicts)
     if not detail["passed"]:
         model_aliases.record_refusal(before, name, alias, version, why, detail)
@@ -154,6 +160,28 @@ def promote(
         )
     moved = model_aliases.point_from(before, name, alias, version, why, detail)
     return {**moved, "gate": detail}
+
+
+def _unfit(new: EvaluationRecord, old: EvaluationRecord | None = None) -> str:
+    """Why a new version passes no rule, whatever its metrics are; "" if it may.
+
+    Metrics are of the records that a model has predicted, so one that fails on the hard ones must
+    not gain by it; and of few records, the draws of the bootstrap know too little.
+    """
+    evaluated = int(new.result["counts"]["evaluated"])
+    if evaluated < _FEWEST:
+        return f"Only {evaluated} records were evaluated, and a gate takes {_FEWEST}."
+    lost = _unpredicted(new)
+    before = _unpredicted(old) if old else 0
+    if lost <= before:
+        return ""
+    than = f", and {before} by the old side" if old else ""
+    return f"{lost} of {new.result['counts']['records']} records were not predicted{than}."
+
+
+def _unpredicted(record: EvaluationRecord) -> int:
+    counts = record.result["counts"]
+    return int(counts["failed"]) + int(counts["missing_predictions"])
 
 
 def _detail(
@@ -169,14 +197,15 @@ def _detail(
 
 
 def _records(name: str, versions: Sequence[int]) -> list[EvaluationRecord]:
-    """The newest evaluations of the new version, and of the old one, of the same data.
+    """The newest evaluation of the new version, and the old one's newest of the same data.
 
     Raises:
         NotFoundError: With the code ``EvaluationMissing``.
         ConflictError: With the code ``EvaluationsNotComparable``.
     """
     found = [_newest(name, version) for version in versions]
-    chosen = next((pair for pair in product(*found) if not comparison.differences(pair)), None)
+    pairs = product(found[0][:1], *found[1:])
+    chosen = next((pair for pair in pairs if not comparison.differences(pair)), None)
     if chosen is None:
         chosen = tuple(some[0] for some in found)
         comparison.check_comparable(chosen)

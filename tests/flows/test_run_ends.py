@@ -50,6 +50,7 @@ WORK: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "flows.evaluation._resolve": SimpleNamespace(uri="models:/m/1"),
         "flows.evaluation.evaluating.select": [],
         "flows.evaluation.evaluating.check_first_file": None,
+        "flows.evaluation.evaluating.check_unchanged": None,
         "flows.evaluation.tracking.client": MagicMock(),
         "flows.evaluation.publish_targets.record": None,
     }),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,14 @@ def evaluate(tmp_path: Path) -> Evaluate:
         folders = EvaluationFolders(tmp_path / "run")
         chosen = evaluating.select(request)
         evaluating.check_first_file(request, chosen, folders)
-        scores, data = evaluating.score(request, chosen, folders, lambda: None, lambda _: None)
+        checksums = {
+            name: sha256((tmp_path / "out/predictions" / name).with_suffix(".jsonl").read_bytes())
+            .hexdigest()
+            for name in files
+        }  # fmt: skip
+        scores, data = evaluating.score(
+            request, chosen, folders, checksums, lambda: None, lambda _: None
+        )
         assert not [*folders.sorting.iterdir()]
         described = {"model": "models:/m/1", "data": {"uri": request.input_uri, **data}}
         written = tmp_path / "evaluation"
@@ -313,3 +322,46 @@ def test_too_many_slices_of_later_files_are_found_as_well(evaluate: Evaluate) ->
             slice_field="x",
         )  # fmt: skip
     assert raised.value.code == "SlicesTooMany"
+
+
+def test_predictions_of_another_run_are_not_evaluated(evaluate: Evaluate, tmp_path: Path) -> None:
+    evaluate({"a.csv": ("x,y\n1,yes\n", {0: "yes"})})
+    request = Evaluation(
+        input_uri=str(tmp_path / "in"), input_format="csv", target_field="y",
+        class_names=["no", "yes"], output_uri=str(tmp_path / "out"),
+    )  # fmt: skip
+    folders, chosen = EvaluationFolders(tmp_path / "run"), evaluating.select(request)
+    with pytest.raises(RunFailedError, match="not those of the evaluation's own"):
+        evaluating.predicted(request, "mine")
+    manifest = {"flow_run_id": "mine", "files": [{"input": "a.csv", "sha256": "0" * 64}]}
+    (tmp_path / "out" / "predictions" / "manifest.json").write_text(json.dumps(manifest))
+
+    checksums = evaluating.predicted(request, "mine")
+    with pytest.raises(RunFailedError) as raised:
+        evaluating.score(request, chosen, folders, checksums, lambda: None, lambda _: None)
+    assert raised.value.code == "ResultsDamaged"
+    with pytest.raises(RunFailedError):
+        evaluating.predicted(request, "another's")
+
+
+def test_input_that_was_changed_between_attempts_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in" / "a.csv"
+    file.write_text("x,y\n1,yes\n")
+    request = Evaluation(
+        input_uri=str(tmp_path / "in"), input_format="csv", target_field="y",
+        class_names=["no", "yes"], output_uri=str(tmp_path / "out"),
+    )  # fmt: skip
+    folders = EvaluationFolders(tmp_path / "run")
+    folders.root.mkdir()
+    for _ in range(2):
+        evaluating.check_unchanged(request, evaluating.select(request), folders)
+    os.utime(file, ns=(1, 1))
+
+    with pytest.raises(BadInputError) as raised:
+        evaluating.check_unchanged(request, evaluating.select(request), folders)
+    assert raised.value.code == "InputChanged"
+    file.unlink()
+    (tmp_path / "in" / "b.csv").write_text("x,y\n1,yes\n")
+    with pytest.raises(BadInputError):
+        evaluating.check_unchanged(request, evaluating.select(request), folders)

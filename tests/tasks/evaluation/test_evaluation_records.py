@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,51 @@ def test_without_an_old_version_a_relative_rule_is_not_passed(
     with pytest.raises(ConflictError, match="There is no old side"):
         evaluation_records.promote("m", 2, "best", ["f1 > old"])
     assert evaluation_records.promote("m", 2, "best", ["f1 > 0.5"])["gate"]["passed"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "rule", "told"),
+    [
+        ({"failed": 50}, "f1 > old", "50 of 400 records were not predicted, and 0 by the old"),
+        ({"missing_predictions": 3}, "f1 > 0.1", "3 of 400 records were not predicted"),
+        ({"evaluated": 29}, "f1 > 0.1", "Only 29 records were evaluated"),
+    ],
+)
+def test_a_version_that_leaves_records_out_does_not_gain_by_it(
+    done: Done, monkeypatch: pytest.MonkeyPatch, counts: dict[str, int], rule: str, told: str
+) -> None:
+    read = evaluation_records.read
+
+    def lossy(key: str) -> Any:
+        found = read(key)
+        if key == "two":
+            changed = {**found.result["counts"], "records": 400, **counts}
+            found = replace(found, result={**found.result, "counts": changed})
+        return found
+
+    monkeypatch.setattr(evaluation_records, "read", lossy)
+    with pytest.raises(ConflictError) as raised:
+        evaluation_records.promote("m", 2, "best", [rule])
+
+    assert raised.value.code == "GateNotPassed"
+    assert told in raised.value.message
+
+
+def test_the_newest_evaluation_of_the_new_version_is_judged(
+    done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = evaluation_records.read
+
+    def elsewhere(key: str) -> Any:
+        found = read("two" if key == "newest" else key)
+        if key == "newest":
+            found = replace(found, result={**found.result, "data": {"sha256": "e" * 64}})
+        return found
+
+    of = {1: ["one"], 2: ["newest", "two"]}
+    monkeypatch.setattr(evaluation_records, "read", elsewhere)
+    monkeypatch.setattr(evaluation_records.evaluations, "of_model", lambda _, version: of[version])
+    with pytest.raises(ConflictError) as raised:
+        evaluation_records.promote("m", 2, "best", ["f1 > old"])
+
+    assert raised.value.code == "EvaluationsNotComparable"
