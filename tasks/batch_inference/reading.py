@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -19,7 +20,13 @@ from modelyard_runtime.records import column, columns, form
 from tasks.batch_inference import csv_columns
 from tasks.batch_inference.csv_columns import CsvType
 from tasks.batch_inference.json_elements import ArrayScanner
-from tasks.batch_inference.splitting import CsvEnds, FilePart, column_names, is_array
+from tasks.batch_inference.splitting import (
+    LONGEST_RECORD,
+    CsvEnds,
+    FilePart,
+    column_names,
+    is_array,
+)
 
 _BLOCK = 2**20
 _BLANK = b" \t\r\n"
@@ -178,17 +185,13 @@ def _parsed(
 ) -> Iterator[Batch | BadRecord]:
     """Batches of JSON texts, one for each record."""
     while some := list(itertools.islice(texts, batch_size)):
-        try:
-            records, rows = list(map(orjson.loads, some)), list(range(row, row + len(some)))
-        except orjson.JSONDecodeError:
-            records, rows = [], []
-            for at, text in enumerate(some, row):
-                found = _loaded(text)
-                if isinstance(found, _Malformed):
-                    yield BadRecord(at, found.reason)
-                else:
-                    records.append(found)
-                    rows.append(at)
+        records, rows = [], []
+        for at, found in enumerate(_all_loaded(some) or map(_loaded, some), row):
+            if isinstance(found, _Malformed):
+                yield BadRecord(at, found.reason)
+            else:
+                records.append(found)
+                rows.append(at)
         for chosen in _by_form(records):
             yield _batch([rows[at] for at in chosen], [records[at] for at in chosen], key)
         row += len(some)
@@ -218,7 +221,17 @@ class _Malformed:
     reason: str
 
 
+def _all_loaded(texts: Sequence[bytes]) -> list[Any] | None:
+    """The records of texts; None if one is malformed."""
+    if max(map(len, texts)) <= LONGEST_RECORD:
+        with contextlib.suppress(orjson.JSONDecodeError):
+            return list(map(orjson.loads, texts))
+    return None
+
+
 def _loaded(text: bytes) -> Any:
+    if len(text) > LONGEST_RECORD:
+        return _Malformed(f"It is longer than {LONGEST_RECORD / 2**20:g} MiB.")
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -247,41 +260,62 @@ def _blocks(path: Path, part: FilePart) -> Iterator[bytes]:
             yield block
 
 
+class _OpenText:
+    """The text of a record that has begun; of a too long one no more than shows that it is."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def add(self, piece: bytes) -> None:
+        if self._size <= LONGEST_RECORD:
+            self._pieces.append(piece)
+            self._size += len(piece)
+
+    def end(self, piece: bytes = b"") -> bytes:
+        """The text with its last piece; another one begins."""
+        self.add(piece)
+        text = b"".join(self._pieces)
+        self._pieces, self._size = [], 0
+        return text
+
+
 def _lines(path: Path, part: FilePart) -> Iterator[bytes]:
     """Lines that are not blank."""
-    open_line: list[bytes] = []
+    begun = _OpenText()
     for block in _blocks(path, part):
         head, newline, tail = block.rpartition(b"\n")
-        if not newline:
-            open_line.append(block)
-            continue
-        lines = head.split(b"\n")
-        lines[0] = b"".join([*open_line, lines[0]])
-        open_line = [tail]
-        yield from (line for line in lines if line.strip(_BLANK))
-    if (line := b"".join(open_line)).strip(_BLANK):
+        if newline:
+            lines = head.split(b"\n")
+            lines[0] = begun.end(lines[0])
+            yield from (line for line in lines if line.strip(_BLANK))
+        begun.add(tail)
+    if (line := begun.end()).strip(_BLANK):
         yield line
 
 
 def _elements(path: Path, part: FilePart) -> Iterator[bytes]:
     """Elements of an array, without the commas between them."""
     scanner = ArrayScanner()
-    begun: list[bytes] = []
+    begun = _OpenText()
     for block in _blocks(path, part):
         found = scanner.scan(block)
         start = 0
         for comma in found.commas.tolist():
-            yield b"".join([*begun, block[start:comma]])
-            begun, start = [], comma + 1
-        begun.append(block[start : found.close if found.close >= 0 else None])
+            yield begun.end(block[start:comma])
+            start = comma + 1
+        begun.add(block[start : found.close if found.close >= 0 else None])
         if found.close >= 0:
             break
-    if (element := b"".join(begun)).strip(_BLANK):
+    if (element := begun.end()).strip(_BLANK):
         yield element
 
 
 def _whole(path: Path, part: FilePart) -> Iterator[bytes]:
-    yield b"".join(_blocks(path, part))
+    text = _OpenText()
+    for block in _blocks(path, part):
+        text.add(block)
+    yield text.end()
 
 
 def _csv_blocks(path: Path, part: FilePart) -> Iterator[bytes]:

@@ -23,6 +23,8 @@ from tasks.batch_inference.json_elements import ArrayScanner
 
 _BLOCK = 2**20
 _LONGEST_HEADER = 16 * 2**20
+# Bytes of text; a record has ten times as many while it is read.
+LONGEST_RECORD = 64 * 2**20
 _BLANK = b" \t\r\n"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NEWLINE, _RETURN, _QUOTE = b"\n"[0], b"\r"[0], b'"'[0]
@@ -178,13 +180,19 @@ def _cut(
 ) -> Iterator[FilePart]:
     """Parts between ``start`` and ``size``."""
     row = rows = 0
-    at = start
+    at = end = start  # what was read, and the end of its last record
     with path.open("rb") as file:
         file.seek(start)
         while at < size and (block := file.read(min(_BLOCK, size - at))):
             count, last = ends.feed(block)
             rows += count
+            end = at + last if last >= 0 else end
             if types is not None:
+                if at + len(block) - end > LONGEST_RECORD:
+                    raise ValueError(
+                        f"record {row + rows} is longer than {LONGEST_RECORD / 2**20:g} MiB: a "
+                        "quote may not be closed"
+                    )
                 types.feed(block, last)
             if last >= 0 and at + last - start >= part_bytes:
                 yield FilePart(start, at + last, row, rows)

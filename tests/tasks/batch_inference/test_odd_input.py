@@ -171,6 +171,40 @@ def test_odd_records_of_json(tmp_path: Path, record: str, expected: Any) -> None
         assert [None if one != one else one for one in found] == (expected or [None])
 
 
+@pytest.mark.parametrize("end", ["\n", ""])
+@pytest.mark.parametrize("block", [3, 16, 2**20])
+def test_a_record_that_is_too_long_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, end: str
+) -> None:
+    for module in (splitting, reading):
+        monkeypatch.setattr(module, "_BLOCK", block)
+        monkeypatch.setattr(module, "LONGEST_RECORD", 20)
+    long, longest = json.dumps({"x": "y" * 30}), json.dumps({"x": "z" * 11})
+    assert len(longest) == 20
+    (tmp_path / "a.jsonl").write_text(f'{long}\n{{"x": 1}}\n{long}\n{long}\n{longest}{end}')
+    (tmp_path / "a.json").write_text(f'[{long},{{"x": 1}},{long},{long},{longest}]{end}')
+    (tmp_path / "one.json").write_text(long)
+    told = "It is longer than 1.90735e-05 MiB."
+
+    wanted = {0: told, 1: [1], 2: told, 3: told, 4: ["z" * 11]}
+    assert dict(_records(tmp_path / "a.jsonl", "jsonl")) == wanted
+    assert dict(_records(tmp_path / "a.json", "json")) == wanted
+    assert dict(_records(tmp_path / "one.json", "json")) == {0: told}
+
+
+def test_a_record_of_csv_that_is_too_long_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splitting, "_BLOCK", 8)
+    monkeypatch.setattr(splitting, "LONGEST_RECORD", 40)
+    (tmp_path / "a.csv").write_text("x,y\n" + "1,2\n" * 20 + '3,"a\n' + "4,5\n" * 20)
+
+    with pytest.raises(BadInputError, match=r"record 20 is longer .* a quote may") as raised:
+        _plan(tmp_path, "csv")
+
+    assert raised.value.code == "InputMalformed"
+
+
 def test_columns_of_parquet(tmp_path: Path) -> None:
     day = datetime.datetime(2020, 1, 1)
     table = pa.table(
