@@ -259,6 +259,8 @@ def _publish(
         context.raise_if_ended,
     )  # fmt: skip
     manifest = output.manifest
+    if told := output_files.cut_off(manifest):
+        context.logger.warning("Of the input%s; errors.jsonl has all.", told)
     if not manifest["predicted"]:
         reasons = manifest["failure_reasons"]
         why = f": {reasons[0]['reason']}" if reasons else ""
@@ -370,5 +372,6 @@ def batch_inference(context: RunContext, request: BatchInference) -> RunResult:
             "failure_reasons": manifest["failure_reasons"],
             "manifest_uri": uri,
         },
-        f"{manifest['predicted']:,} records were predicted, {manifest['failed']:,} failed: {uri}",
+        f"{manifest['predicted']:,} records were predicted, {manifest['failed']:,} failed"
+        f"{output_files.cut_off(manifest)}: {uri}",
     )

@@ -153,6 +153,15 @@ def put_together(
     return JoinedOutput(manifest, joined.statistics)
 
 
+def cut_off(manifest: Mapping[str, Any]) -> str:
+    """Which files end before their end, and so have fewer records than meant; "" if none does."""
+    faults = [file for file in manifest["files"] if file["fault"]]
+    if not faults:
+        return ""
+    files = "1 file ends" if len(faults) == 1 else f"{len(faults):,} files end"
+    return f", {files} too early ({faults[0]['input']}: {faults[0]['fault']})"
+
+
 def _join(
     folder: Path, file: PlannedFile, parts: JoinedParts, input_format: str, errors: HashedFile
 ) -> OutputFile:

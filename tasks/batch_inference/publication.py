@@ -62,8 +62,15 @@ class _Manifest:
     files: list[_Listed]
 
 
+@dataclass(frozen=True)
+class _Journal:
+    """Names of files; no other tool's file says that they are a batch inference's."""
+
+    batch_inference: list[_Name]
+
+
 _MANIFEST = TypeAdapter(_Manifest)
-_JOURNAL = TypeAdapter(list[_Name])
+_JOURNAL = TypeAdapter(_Journal)
 
 
 def check(uri: str, names: Iterable[str]) -> None:
@@ -104,7 +111,7 @@ def publish(folder: Path, uri: str) -> None:
 
 def _write_journal(there: Store, names: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
-        Path(folder, JOURNAL).write_bytes(orjson.dumps(names))
+        Path(folder, JOURNAL).write_bytes(orjson.dumps({"batch_inference": names}))
         there.publish(Path(folder))
 
 
@@ -112,7 +119,7 @@ def _listed(there: Store) -> set[str]:
     """Names of the files that earlier batch inferences have published, or were about to."""
     manifest, journal = _read(there, MANIFEST, _MANIFEST), _read(there, JOURNAL, _JOURNAL)
     files = [*manifest.files, manifest.errors] if manifest else []
-    return {file.name for file in files if file} | set(journal or ())
+    return {file.name for file in files if file} | set(journal.batch_inference if journal else ())
 
 
 def _read(there: Store, name: str, kind: TypeAdapter[T]) -> T | None:

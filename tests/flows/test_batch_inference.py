@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,11 +44,12 @@ def test_files_that_come_before_a_retry_are_left_out_and_named(
         raise_if_ended=lambda: None,
     )  # fmt: skip
     request = BatchInference(model="m/1", input_uri=str(source), output_uri=str(tmp_path / "out"))
+    model: Any = SimpleNamespace(framework="scikit-learn", source_uri="file:///model")
 
     def prepare() -> Plan:
         if way == "by pods":
             return batch_inference_pods.prepare(context, request, folders)
-        _, plan = flow._prepare.fn(context, request, cast("Any", None), folders)
+        _, plan = flow._prepare.fn(context, request, model, folders)
         return plan
 
     first = prepare()

@@ -131,6 +131,12 @@ def test_one_record_gives_one_record_and_a_fault_is_told(tmp_path: Path) -> None
     assert json.loads((tmp_path / "out" / "a.json").read_text()) == {"row": 0, "prediction": 7}
     assert len(json.loads((tmp_path / "out" / "b.json").read_text())) == 2
     assert [one["fault"] != "" for one in manifest["files"]] == [False, True]
+    (_, cut) = manifest["files"]
+    assert output_files.cut_off(manifest) == (
+        f", 1 file ends too early ({cut['input']}: {cut['fault']})"
+    )
+    assert output_files.cut_off({"files": manifest["files"][:1]}) == ""
+    assert ", 2 files end too early (" in output_files.cut_off({"files": [cut, cut]})
     (error,) = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").open()]
     assert (error["file"], error["row"]) == ("b.json", None)
     assert error["error"].startswith("the array is not closed")

@@ -174,6 +174,15 @@ def test_a_manifest_that_no_batch_inference_has_written_is_a_file_like_any_other
     assert read_tree(tmp_path / "here") == {**before, **published}
 
 
+@pytest.mark.parametrize("text", ['["victim"]', '{"names": ["victim"]}', "[]", "{}"])
+def test_a_journal_of_others_removes_nothing(tmp_path: Path, second: Path, text: str) -> None:
+    place = write_tree(tmp_path / "out", {"victim": "1", JOURNAL: text})
+
+    publication.publish(second, str(place))
+
+    assert read_tree(place)["victim"] == "1"
+
+
 def test_nothing_is_removed_behind_a_link_nor_a_folder(tmp_path: Path, second: Path) -> None:
     listed = {"link/victim": "1", "folder": "1", "dangling/victim": "1", "alias": "1"}
     before = {
