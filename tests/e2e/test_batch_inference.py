@@ -279,15 +279,15 @@ def test_kills_lose_no_record_and_predict_none_again(stack, tmp_path):
 @pytest.fixture
 def triton(stack, tmp_path, monkeypatch):
     """A registered model of Triton's, and Docker, whose containers are processes."""
-    folder = stack.home.with_name("line")
+    folder = stack.home.with_name("doubling")
     if not folder.exists():
-        fake_server.triton_model(folder, "line")
-        stack.do("model", "create", "line", "--uri", str(folder), "--framework", "onnx-triton")
+        fake_server.triton_model(folder, "doubling")
+        stack.do("model", "create", "doubling", "--uri", str(folder), "--framework", "onnx-triton")
     (tmp_path / "docker").mkdir()
     servers = fake_server.install(tmp_path / "servers")
     monkeypatch.setenv("PATH", f"{servers}{os.pathsep}{os.environ['PATH']}")
     docker_double.on_path(tmp_path / "docker", monkeypatch)
-    return "line/1"
+    return "doubling/1"
 
 
 def test_a_triton_repository_is_served_by_a_container(stack, triton, tmp_path):
