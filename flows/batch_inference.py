@@ -46,6 +46,7 @@ from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.output_files import JoinedOutput
 from tasks.batch_inference.planning import Plan
 from tasks.batch_inference.predicting import Folders, ProgressRecorder
+from tasks.batch_inference.record_fields import InputFields
 from tasks.batch_inference.shard import ShardStatus
 from tasks.logs import publish as publish_log
 
@@ -81,8 +82,9 @@ def _prepare(
     place = input_files.local(found, files, folders.staged)
     if plan is None:
         plan = planning.make(
-            place, files, request.input_format, context.raise_if_ended, shards=request.pods
-        )
+            place, files, request.input_format, context.raise_if_ended, shards=request.pods,
+            fields=InputFields(request.key, request.drop_fields),
+        )  # fmt: skip
         planning.write(plan, folders.plan)
     planning.check_unchanged(plan, place)
     context.logger.info("%s", plan.summary)

@@ -47,6 +47,7 @@ from tasks.batch_inference.planning import Plan, PlannedFile
 from tasks.batch_inference.pod_resources import PodResources
 from tasks.batch_inference.pod_server import PodServer
 from tasks.batch_inference.predicting import Folders, ProgressRecorder
+from tasks.batch_inference.record_fields import InputFields
 from tasks.batch_inference.shard_pods import PartCollector, ShardPods
 from tasks.batch_inference.staged_parts import StagedParts
 
@@ -69,9 +70,7 @@ def prepare(context: RunContext, request: BatchInference, folders: Folders) -> P
     names = output_files.names_of([file.name for file in files], request.input_format)
     publication.check(request.output_uri, names)
     if plan is None:
-        plan = planning.combine(
-            list(_planned(context, request, found, files, folders)), request.pods
-        )
+        plan = _plan(context, request, found, files, folders)
         staged_parts.publish_plan(plan, area)
     elif (place := found.in_place()) is not None:
         planning.check_unchanged(plan, place)
@@ -85,20 +84,26 @@ def _area(context: RunContext) -> str:
     return staged_parts.area(context.settings.pipeline_staging_uri, context.flow_run_id)
 
 
-def _planned(
+def _plan(
     context: RunContext,
     request: BatchInference,
     found: Store,
     files: Sequence[InputFile],
     folders: Folders,
-) -> Iterator[PlannedFile]:
+) -> Plan:
     """Plan one file after another, of a storage each fetched for it alone."""
+    fields = InputFields(request.key, request.drop_fields)
+    planned: list[PlannedFile] = []
     for file in files:
         place = input_files.local(found, [file], folders.staged)
         path = planning.path_of(place, file.name)
-        yield planning.plan_file(path, file, request.input_format, context.raise_if_ended)
+        planned.append(
+            planning.plan_file(path, file, request.input_format, context.raise_if_ended, fields)
+        )
         if place == folders.staged:
             path.unlink()
+    fields.check()
+    return planning.combine(planned, request.pods)
 
 
 def predict(

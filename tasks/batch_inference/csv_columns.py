@@ -165,6 +165,11 @@ class ColumnTypes:
         """The :class:`CsvType` of each column, in their order."""
         return "".join(one.type for one in self._columns.values())
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        return list(self._columns)
+
     def begin(self, names: Sequence[str]) -> None:
         """See the names of the columns."""
         self._columns = {name: _ObservedColumn() for name in names}

@@ -7,16 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from infra.errors import BadInputError
 from tasks.batch_inference.csv_columns import ColumnTypes
 from tasks.batch_inference.input_files import InputFile
-from tasks.batch_inference.splitting import FilePart, is_array, split
+from tasks.batch_inference.record_fields import FileFields, InputFields
+from tasks.batch_inference.splitting import FilePart, first_line, is_array, split
 
 # A part is what a retry predicts again at most, and what shards share.
 PART_BYTES = 32 * 2**20
 _MOST_PIECES = 256
+# A file with one malformed record alone may be damaged: that is an error of the record.
+_LEAST_MALFORMED = 2
 # Parts are so small that each shard has some of them.
 _PARTS_OF_SHARD = 4
 _MOST_NAMED = 10
@@ -114,6 +118,7 @@ def make(
     check_over: Callable[[], object],
     part_bytes: int = PART_BYTES,
     shards: int = 1,
+    fields: InputFields | None = None,
 ) -> Plan:
     """The plan of files, each of which is read once.
 
@@ -124,15 +129,18 @@ def make(
         check_over: Called often; raises to end it.
         part_bytes: How large parts are.
         shards: How many shards will share them.
+        fields: The fields to look for.
 
     Raises:
         BadInputError: ``InputMalformed``, if a file is none of the format at all; ``InputEmpty``,
-            if there are no records.
+            if there are no records; ``FieldMissing``.
     """
+    fields = fields or InputFields()
     found = [
-        plan_file(path_of(place, file.name), file, input_format, check_over, part_bytes)
+        plan_file(path_of(place, file.name), file, input_format, check_over, fields, part_bytes)
         for file in files
     ]
+    fields.check()
     return combine(found, shards, part_bytes)
 
 
@@ -141,19 +149,31 @@ def plan_file(
     file: InputFile,
     input_format: str,
     check_over: Callable[[], object],
+    fields: InputFields,
     part_bytes: int = PART_BYTES,
 ) -> PlannedFile:
     """The parts of one file, which is at ``path``; see :func:`make`.
+
+    Args:
+        path: Where it is.
+        file: The file.
+        input_format: Its format.
+        check_over: Called often; raises to end it.
+        fields: Receives the fields of its records.
+        part_bytes: How large parts are.
 
     Raises:
         BadInputError: With the code ``InputMalformed``.
     """
     found: list[FilePart] = []
-    status, types = path.stat(), ColumnTypes()
+    status, types, own = path.stat(), ColumnTypes(), FileFields()
     try:
         for part in split(path, input_format, part_bytes, types):
             check_over()
             found.append(part)
+            if input_format in {"json", "jsonl"}:
+                own.add_json(path, part, input_format)
+        _check_records(path, own, input_format)
     except ValueError as error:
         raise BadInputError(
             f"input_uri: {file.name} cannot be read as {input_format}: {error}.",
@@ -161,11 +181,31 @@ def plan_file(
             code="InputMalformed",
         ) from error
     parts = [part for part in found if part.rows]
+    if input_format in {"csv", "parquet"}:
+        names = types.names if input_format == "csv" else pq.read_schema(path).names
+        own.add_table(names, sum(part.rows for part in parts))
+    fields.add(file.name, own)
     fault = next((part.fault for part in found if part.fault), "")
     array = input_format == "json" and is_array(path)
     return PlannedFile(
         file.name, status.st_size, status.st_mtime_ns, 0, parts, array, fault, types.letters
     )
+
+
+def _check_records(path: Path, fields: FileFields, input_format: str) -> None:
+    """Refuse a file of several records none of which can be read: it is of another format.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if fields.readable or fields.malformed < _LEAST_MALFORMED:
+        return
+    if input_format == "jsonl":
+        number, line = first_line(path)
+        other = "json" if line[:1] in "[{" else "csv" if "," in line else ""
+        guess = f"; it may be {other}" if other else ""
+        raise ValueError(f"no line of it is JSON; the first, line {number}, is {line!r}{guess}")
+    raise ValueError(f"no record of it is JSON: {fields.fault}")
 
 
 def combine(files: Sequence[PlannedFile], shards: int = 1, part_bytes: int = PART_BYTES) -> Plan:

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import json
+import functools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from modelyard_runtime.frames import Array, Columns, objects
 from modelyard_runtime.records import column, columns, form
 
-from tasks.batch_inference import csv_columns
+from tasks.batch_inference import csv_columns, json_texts, splitting
 from tasks.batch_inference.csv_columns import CsvType
-from tasks.batch_inference.json_elements import ArrayScanner
+from tasks.batch_inference.json_texts import MalformedText
 from tasks.batch_inference.splitting import (
-    LONGEST_RECORD,
     CsvEnds,
     FilePart,
     column_names,
-    is_array,
 )
 
 _BLOCK = 2**20
-_BLANK = b" \t\r\n"
 _SHOWN = 200
 
 
@@ -115,17 +109,21 @@ def read(
         raise OSError(f"{path} cannot be read: {why}") from error
 
 
-def _read_lines(
-    path: Path, part: FilePart, batch_size: int, key: str, _: str | None
-) -> Iterator[Batch | BadRecord]:
-    yield from _parsed(_lines(path, part), part.first_row, batch_size, key)
-
-
 def _read_json(
-    path: Path, part: FilePart, batch_size: int, key: str, _: str | None
+    input_format: str, path: Path, part: FilePart, batch_size: int, key: str, _: str | None
 ) -> Iterator[Batch | BadRecord]:
-    found = _elements(path, part) if is_array(path) else _whole(path, part)
-    yield from _parsed(itertools.islice(found, part.rows), part.first_row, batch_size, key)
+    row = part.first_row
+    for some in json_texts.chunks(json_texts.texts(path, part, input_format), batch_size):
+        records, rows = [], []
+        for at, found in enumerate(json_texts.load(some), row):
+            if isinstance(found, MalformedText):
+                yield BadRecord(at, found.reason)
+            else:
+                records.append(found)
+                rows.append(at)
+        for chosen in _by_form(records):
+            yield _batch([rows[at] for at in chosen], [records[at] for at in chosen], key)
+        row += len(some)
 
 
 def _read_csv(
@@ -173,28 +171,11 @@ def _read_parquet(
 
 _Reader = Callable[[Path, FilePart, int, str, str | None], Iterator[Batch | BadRecord]]
 _READERS: dict[str, _Reader] = {
-    "json": _read_json,
-    "jsonl": _read_lines,
+    "json": functools.partial(_read_json, "json"),
+    "jsonl": functools.partial(_read_json, "jsonl"),
     "csv": _read_csv,
     "parquet": _read_parquet,
 }
-
-
-def _parsed(
-    texts: Iterator[bytes], row: int, batch_size: int, key: str
-) -> Iterator[Batch | BadRecord]:
-    """Batches of JSON texts, one for each record."""
-    while some := list(itertools.islice(texts, batch_size)):
-        records, rows = [], []
-        for at, found in enumerate(_all_loaded(some) or map(_loaded, some), row):
-            if isinstance(found, _Malformed):
-                yield BadRecord(at, found.reason)
-            else:
-                records.append(found)
-                rows.append(at)
-        for chosen in _by_form(records):
-            yield _batch([rows[at] for at in chosen], [records[at] for at in chosen], key)
-        row += len(some)
 
 
 def _by_form(records: Sequence[Any]) -> Iterable[Sequence[int]]:
@@ -216,112 +197,10 @@ def _batch(rows: Sequence[int], records: Sequence[Any], key: str) -> Batch:
     return Batch(rows, found, keys)
 
 
-@dataclass(frozen=True)
-class _Malformed:
-    reason: str
-
-
-def _all_loaded(texts: Sequence[bytes]) -> list[Any] | None:
-    """The records of texts; None if one is malformed."""
-    if max(map(len, texts)) <= LONGEST_RECORD:
-        with contextlib.suppress(orjson.JSONDecodeError):
-            return list(map(orjson.loads, texts))
-    return None
-
-
-def _loaded(text: bytes) -> Any:
-    if len(text) > LONGEST_RECORD:
-        return _Malformed(f"It is longer than {LONGEST_RECORD / 2**20:g} MiB.")
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        return json.loads(text)  # what orjson refuses and Python writes: NaN, Infinity
-    except (ValueError, RecursionError) as error:
-        shown = text[:_SHOWN].decode("utf-8", "replace").strip()
-        return _Malformed(f"It is no JSON ({error}): {shown}")
-
-
-def _blocks(path: Path, part: FilePart) -> Iterator[bytes]:
-    """The bytes of a part.
-
-    Raises:
-        OSError: If the file is shorter than it was.
-    """
-    with path.open("rb") as file:
-        file.seek(part.start)
-        left = part.end - part.start
-        while left:
-            block = file.read(min(_BLOCK, left))
-            if not block:
-                raise OSError("it is shorter than it was")
-            left -= len(block)
-            yield block
-
-
-class _OpenText:
-    """The text of a record that has begun; of a too long one no more than shows that it is."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._size = 0
-
-    def add(self, piece: bytes) -> None:
-        if self._size <= LONGEST_RECORD:
-            self._pieces.append(piece)
-            self._size += len(piece)
-
-    def end(self, piece: bytes = b"") -> bytes:
-        """The text with its last piece; another one begins."""
-        self.add(piece)
-        text = b"".join(self._pieces)
-        self._pieces, self._size = [], 0
-        return text
-
-
-def _lines(path: Path, part: FilePart) -> Iterator[bytes]:
-    """Lines that are not blank."""
-    begun = _OpenText()
-    for block in _blocks(path, part):
-        head, newline, tail = block.rpartition(b"\n")
-        if newline:
-            lines = head.split(b"\n")
-            lines[0] = begun.end(lines[0])
-            yield from (line for line in lines if line.strip(_BLANK))
-        begun.add(tail)
-    if (line := begun.end()).strip(_BLANK):
-        yield line
-
-
-def _elements(path: Path, part: FilePart) -> Iterator[bytes]:
-    """Elements of an array, without the commas between them."""
-    scanner = ArrayScanner()
-    begun = _OpenText()
-    for block in _blocks(path, part):
-        found = scanner.scan(block)
-        start = 0
-        for comma in found.commas.tolist():
-            yield begun.end(block[start:comma])
-            start = comma + 1
-        begun.add(block[start : found.close if found.close >= 0 else None])
-        if found.close >= 0:
-            break
-    if (element := begun.end()).strip(_BLANK):
-        yield element
-
-
-def _whole(path: Path, part: FilePart) -> Iterator[bytes]:
-    text = _OpenText()
-    for block in _blocks(path, part):
-        text.add(block)
-    yield text.end()
-
-
 def _csv_blocks(path: Path, part: FilePart) -> Iterator[bytes]:
     """Pieces of about a block that hold whole lines."""
     ends, begun = CsvEnds(), bytearray()
-    for block in _blocks(path, part):
+    for block in splitting.blocks(path, part):
         _, last = ends.feed(block)
         if last < 0:
             begun += block

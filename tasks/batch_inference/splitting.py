@@ -1,7 +1,7 @@
 """Parts of input files: ranges of bytes that hold whole records.
 
 Files are read once, so that each part knows the number of its first row, and one large file is
-shared as well as many small ones. Nothing is parsed, but CSV, for the types of its columns.
+shared as well as many small ones.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _LONGEST_HEADER = 16 * 2**20
 # Bytes of text; a record has ten times as many while it is read.
 LONGEST_RECORD = 64 * 2**20
 _BLANK = b" \t\r\n"
+_SHOWN = 100
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NEWLINE, _RETURN, _QUOTE = b"\n"[0], b"\r"[0], b'"'[0]
 _BEFORE_TEXT = (_NEWLINE, _RETURN, _QUOTE, b","[0])
@@ -201,6 +202,23 @@ def _cut(
     rows += ends.rest()
     if rows:
         yield FilePart(start, at, row, rows)
+
+
+def blocks(path: Path, part: FilePart) -> Iterator[bytes]:
+    """The bytes of a part, in pieces.
+
+    Raises:
+        OSError: If the file is shorter than it was.
+    """
+    with path.open("rb") as file:
+        file.seek(part.start)
+        left = part.end - part.start
+        while left:
+            block = file.read(min(_BLOCK, left))
+            if not block:
+                raise OSError("it is shorter than it was")
+            left -= len(block)
+            yield block
 
 
 class LineEnds:
@@ -389,6 +407,18 @@ def is_array(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(start)
         return file.read(1) == b"["
+
+
+def first_line(path: Path) -> tuple[int, str]:
+    """The number from 1, and the first characters, of the first line that is not blank."""
+    number = 1
+    with path.open("rb") as file:
+        file.seek(_start_of_text(path))
+        while line := file.readline(_SHOWN):
+            if text := line.strip(_BLANK):
+                return number, text.decode(errors="replace")
+            number += line.endswith(b"\n")
+    return number, ""
 
 
 def _start_of_text(path: Path) -> int:

@@ -101,7 +101,6 @@ def test_columns_are_those_of_pandas(
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(splitting, "_BLOCK", block)
-        patched.setattr(reading, "_BLOCK", block)
         found = _read(path, part_bytes, batch_size)
 
     for at, cells in enumerate(columns):
@@ -138,7 +137,6 @@ def test_a_column_has_one_type_in_all_parts_of_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cells: list[str], kind: CsvType, wanted: Any
 ) -> None:
     monkeypatch.setattr(splitting, "_BLOCK", 2)
-    monkeypatch.setattr(reading, "_BLOCK", 2)
     for order in (1, -1):
         _write(tmp_path / "a.csv", [cells[::order]], csv.QUOTE_MINIMAL, "\n")
 

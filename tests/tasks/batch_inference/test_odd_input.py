@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from infra import storage
 from infra.errors import BadInputError
-from tasks.batch_inference import input_files, planning, reading, splitting
+from tasks.batch_inference import input_files, json_texts, planning, reading, splitting
 from tasks.batch_inference.csv_columns import ColumnTypes
 from tasks.batch_inference.predictor_client import PredictorClient
 from tasks.batch_inference.reading import BadRecord, Batch
@@ -106,7 +106,6 @@ def test_records_of_csv_are_counted_as_they_are_read(
     path.write_bytes(("x,y\n" + "".join(pieces)).encode())
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(splitting, "_BLOCK", block)
-        patched.setattr(reading, "_BLOCK", block)
         parts = list(splitting.split(path, "csv", 8))
         for part in parts:
             if not any(one.fault for one in parts):
@@ -176,9 +175,8 @@ def test_odd_records_of_json(tmp_path: Path, record: str, expected: Any) -> None
 def test_a_record_that_is_too_long_fails_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, end: str
 ) -> None:
-    for module in (splitting, reading):
-        monkeypatch.setattr(module, "_BLOCK", block)
-        monkeypatch.setattr(module, "LONGEST_RECORD", 20)
+    monkeypatch.setattr(splitting, "_BLOCK", block)
+    monkeypatch.setattr(json_texts, "LONGEST_RECORD", 20)
     long, longest = json.dumps({"x": "y" * 30}), json.dumps({"x": "z" * 11})
     assert len(longest) == 20
     (tmp_path / "a.jsonl").write_text(f'{long}\n{{"x": 1}}\n{long}\n{long}\n{longest}{end}')

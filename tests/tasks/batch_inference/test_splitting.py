@@ -36,7 +36,6 @@ _SIZES = st.integers(1, 40)
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splitting, "_BLOCK", 7)
-    monkeypatch.setattr(reading, "_BLOCK", 5)
 
 
 def _read(
