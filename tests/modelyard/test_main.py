@@ -276,8 +276,8 @@ def test_what_the_fork_server_runs_is_imported_before_it_forks() -> None:
 
 
 def test_verbs_that_import_prefect_run_in_the_fork_server() -> None:
-    """But `call`, whose run is in the caller's process, and those that read the code anew."""
-    may = main._FORKED | {"call", "deploy", "demo"}
+    """But those that go on in the caller's process, and those that read the code anew."""
+    may = main._FORKED | {"call", "deploy", "demo", "serve"}
     light = sorted({module for verb, (module, _) in main._VERBS.items() if verb not in may})
     script = f"import sys, {', '.join(light)}; sys.exit('prefect' in sys.modules)"
 
