@@ -11,7 +11,7 @@ import argparse
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.e2e.batch_inference_soak import kinds_of
 from tests.e2e.stack import Stack
+
+# Bytes that are resident in what takes part in a run, by the kind of process.
+Resident = Callable[[Stack, str], dict[str, int]]
 
 _FEATURES = 10
 _BLOCK = 20_000
@@ -56,14 +59,31 @@ def _resident(stack: Stack, run: str) -> dict[str, int]:
     return found
 
 
-def followed(
-    stack: Stack, run: str, resident: Callable[[], dict[str, int]]
-) -> tuple[str, dict[str, int]]:
+def measure_run(
+    stack: Stack, flow: str, given: Mapping[str, Any], records: int, resident: Resident
+) -> dict[str, Any]:
+    """Start a run with these parameters, and follow it to its end; what it took."""
+    begun = time.monotonic()
+    pairs = [part for name, value in given.items() for part in ("-p", f"{name}={value}")]
+    run = str(stack.do("run", flow, *pairs)["flow_run_id"])
+    state, peak = _followed(stack, run, resident)
+    seconds = time.monotonic() - begun
+    return {
+        "state": state,
+        "records": records,
+        "seconds": seconds,
+        "records/s": records / seconds,
+        "peak GiB": sum(peak.values()) / 2**30,
+        **{f"peak GiB: {kind}": size / 2**30 for kind, size in peak.items()},
+    }
+
+
+def _followed(stack: Stack, run: str, resident: Resident) -> tuple[str, dict[str, int]]:
     """Follow a run to its end; its state, and what was resident when that was most."""
     peak: dict[str, int] = {}
     looked = 0.0
     while True:
-        now = resident()
+        now = resident(stack, run)
         if sum(now.values()) > sum(peak.values()):
             peak = now
         if time.monotonic() - looked > 5:
@@ -88,27 +108,15 @@ def measure(gib: float, pods: int) -> dict[str, float | str]:
         stack.do(
             "model", "create", "line", "--uri", str(place / "model"), "--framework", "sklearn"
         )
-        begun = time.monotonic()
         given = {
             "model": "line/1", "input_uri": place / "in.jsonl", "output_uri": place / "out",
             "pods": pods,
         }  # fmt: skip
-        pairs = [part for name, value in given.items() for part in ("-p", f"{name}={value}")]
-        run = str(stack.do("run", "batch-inference", *pairs)["flow_run_id"])
-        state, peak = followed(stack, run, lambda: _resident(stack, run))
-        seconds = time.monotonic() - begun
+        found = measure_run(stack, "batch-inference", given, records, _resident)
         manifest = json.loads((place / "out" / "manifest.json").read_bytes())
         assert manifest["predicted"] == records
         stack.do("down")
-        return {
-            "state": state,
-            "gib": gib,
-            "records": records,
-            "seconds": seconds,
-            "records/s": records / seconds,
-            "peak GiB": sum(peak.values()) / 2**30,
-            **{f"peak GiB: {kind}": size / 2**30 for kind, size in peak.items()},
-        }
+        return {"gib": gib, **found}
     finally:
         stack.close()
 

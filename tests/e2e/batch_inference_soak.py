@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from botocore.config import Config
 
-from tests.e2e.disturbing import ask, executor, left, main, of_home
+from tests.e2e.disturbing import ask, executor, main, of_home, soaked_stack
 from tests.e2e.stack import Stack, wait_for
 from tests.infra.storage.server import Server
 
@@ -431,25 +431,14 @@ def _faults(data: DataSet, target: Path) -> Iterator[str]:
 
 def soak(kills: int, seed: int) -> Tally:
     """Disturb batch inferences, one after another, until so many were killed; the tally."""
-    chance = random.Random(seed)
-    with Server().running() as server:
-        stack = Stack()
-        stack.extra = {
-            "MODELYARD_OBS_ACCESS_KEY_ID": "key", "MODELYARD_OBS_SECRET_ACCESS_KEY": _SECRET,
-        }  # fmt: skip
-        try:
-            stack.do("up", "--detach")
-            place = stack.home.with_name("data")
-            soaked = Soak(stack, place, chance, Box(server), set(_WEIGHTS), 70_000, 1e-4)
-            tally = soaked.tally
-            while (done := tally.kills.total()) < kills:
-                soaked.one(min(kills - done, chance.randint(2, 6)))
-                print(f"{tally.runs} {dict(tally.kills)} {tally.broken}", flush=True)
-            wait_for(lambda: stack.ask("status").code == 0, 120, "the stack to be whole again")
-            stack.do("down")
-            tally.processes_left = left(stack)
-        finally:
-            stack.close()
+    chance, tally = random.Random(seed), Tally()
+    keys = {"MODELYARD_OBS_ACCESS_KEY_ID": "key", "MODELYARD_OBS_SECRET_ACCESS_KEY": _SECRET}
+    with Server().running() as server, soaked_stack(tally, keys) as stack:
+        place = stack.home.with_name("data")
+        soaked = Soak(stack, place, chance, Box(server), set(_WEIGHTS), 70_000, 1e-4, tally)
+        while (done := tally.kills.total()) < kills:
+            soaked.one(min(kills - done, chance.randint(2, 6)))
+            print(f"{tally.runs} {dict(tally.kills)} {tally.broken}", flush=True)
     return tally
 
 

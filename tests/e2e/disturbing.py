@@ -8,8 +8,9 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import psutil
 
@@ -93,6 +94,29 @@ def ask(stack: Stack, *arguments: str) -> Any:
         return answer.json if answer.code == 0 else None
 
     return wait_for(answered, 120, " ".join(arguments))
+
+
+class SoakTally(Protocol):
+    """What every soak counts."""
+
+    processes_left: list[str]
+
+
+@contextlib.contextmanager
+def soaked_stack(
+    tally: SoakTally, variables: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Stack]:
+    """A stack to disturb; at the end it has to be whole again, and ``tally`` gets what is left."""
+    stack = Stack()
+    stack.extra = dict(variables)
+    try:
+        stack.do("up", "--detach")
+        yield stack
+        wait_for(lambda: stack.ask("status").code == 0, 120, "the stack to be whole again")
+        stack.do("down")
+        tally.processes_left = left(stack)
+    finally:
+        stack.close()
 
 
 def left(stack: Stack) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 import psutil
 from sklearn.linear_model import LogisticRegression
 
-from tests.e2e.batch_inference_memory import followed, main
+from tests.e2e.batch_inference_memory import main, measure_run
 from tests.e2e.batch_inference_soak import kinds_of
 from tests.e2e.disturbing import executor
 from tests.e2e.stack import Stack
@@ -77,28 +76,16 @@ def measure(gib: float, pods: int) -> dict[str, Any]:
         stack.do(
             "model", "create", "line", "--uri", str(place / "model"), "--framework", "sklearn"
         )
-        begun = time.monotonic()
         given = {
             "model": "line/1", "input_uri": place / "in", "input_format": "csv",
             "target_field": "label", "class_names": '["no", "yes"]', "slice_field": "region",
             "drop_fields": '["region"]', "output_uri": place / "out", "batch.pods": pods,
         }  # fmt: skip
-        pairs = [part for name, value in given.items() for part in ("-p", f"{name}={value}")]
-        run = str(stack.do("run", "evaluate", *pairs)["flow_run_id"])
-        state, peak = followed(stack, run, lambda: _resident(stack, run))
-        seconds = time.monotonic() - begun
+        found = measure_run(stack, "evaluate", given, records, _resident)
         result = json.loads((place / "out" / "evaluation" / "result.json").read_bytes())
         assert result["counts"]["evaluated"] == records
         stack.do("down")
-        return {
-            "state": state,
-            "gib": gib,
-            "records": records,
-            "seconds": seconds,
-            "records/s": records / seconds,
-            "peak GiB": sum(peak.values()) / 2**30,
-            **{f"peak GiB: {kind}": size / 2**30 for kind, size in peak.items()},
-        }
+        return {"gib": gib, **found}
     finally:
         stack.close()
 

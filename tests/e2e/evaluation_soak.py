@@ -24,8 +24,8 @@ import psutil
 from sklearn import metrics as oracle
 
 from tests.e2e import disturbing
-from tests.e2e.disturbing import ask, left, main, of_home
-from tests.e2e.stack import Stack, wait_for
+from tests.e2e.disturbing import ask, main, of_home, soaked_stack
+from tests.e2e.stack import Stack
 
 _ENDED = {"COMPLETE", "FAIL MODEL EVALUATION", "STOPPED", "TIMED OUT", "CREATE FAILED"}
 _MOST_ATTEMPTS = 40
@@ -159,9 +159,7 @@ def _faults(target: Path, expected: dict[str, float]) -> Iterator[str]:
 def soak(kills: int, seed: int) -> Tally:
     """Disturb evaluations, one after another, until so many were killed; the tally."""
     chance, tally = random.Random(seed), Tally()
-    stack = Stack()
-    try:
-        stack.do("up", "--detach")
+    with soaked_stack(tally) as stack:
         place = stack.home.with_name("data")
         data = Data(place, seed)
         stack.do("model", "create", "soaked", "--uri", str(place / "model"),
@@ -177,11 +175,6 @@ def soak(kills: int, seed: int) -> Tally:
             if states != ["COMPLETE"] * tally.evaluations:
                 tally.broken.append(f"{run}: batch inferences are {states}")
             print(f"{tally.evaluations} {dict(tally.kills)} {tally.broken}", flush=True)
-        wait_for(lambda: stack.ask("status").code == 0, 120, "the stack to be whole again")
-        stack.do("down")
-        tally.processes_left = left(stack)
-    finally:
-        stack.close()
     return tally
 
 

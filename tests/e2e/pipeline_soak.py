@@ -16,7 +16,7 @@ from typing import Any, List  # noqa: UP035 (the SDK reads annotations as it kno
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output
 
-from tests.e2e.disturbing import ask, kill_one, left, main
+from tests.e2e.disturbing import ask, kill_one, main, soaked_stack
 from tests.e2e.stack import Stack, wait_for
 from tests.pipelines import corpus
 from tests.pipelines.corpus.components import IMAGE
@@ -193,17 +193,10 @@ def soak(runs: int, seed: int, kills: tuple[int, int] = (2, 6)) -> Tally:
     """Disturb so many runs, one after another; the tally."""
     chance = random.Random(seed)
     tally = Tally()
-    stack = Stack()
-    try:
-        stack.do("up", "--detach")
+    with soaked_stack(tally) as stack:
         for number in range(runs):
             soak_one(stack, number, chance, tally, kills)
             print(f"{number + 1}/{runs} {dict(tally.kills)} {tally.broken}", flush=True)
-        wait_for(lambda: stack.ask("status").code == 0, 120, "the stack to be whole again")
-        stack.do("down")
-        tally.processes_left = left(stack)
-    finally:
-        stack.close()
     return tally
 
 
