@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -50,6 +51,12 @@ class Container:
             self.ends.append(self._process.wait())
             if not self._over.is_set():
                 self._process = self._start()
+
+    def heeds_sigterm(self) -> bool:
+        """Whether the shell has come to its trap; before, the signal would end it as any other."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
     def close(self) -> None:
         self._over.set()
@@ -161,6 +168,7 @@ def test_one_that_does_not_come_back_is_told(server: PodServer, tmp_path: Path) 
 
 def test_one_that_waits_for_its_model_heeds_what_ends_its_pod(server: PodServer) -> None:
     with beside(server) as container:
+        eventually(container.heeds_sigterm, "its shell runs")
         container._process.terminate()
         eventually(lambda: container.ends[:1] == [143], "it has ended")
 
