@@ -17,6 +17,7 @@ from infra.kubernetes.attempt_spec import AttemptSpec, Placement
 from infra.kubernetes.cluster import ClusterConfig
 from infra.kubernetes.pods import MountedVolume, Plain
 from infra.kubernetes.quantities import GIB
+from infra.workloads.base import NO_GPUS
 
 CONTAINER = "run"
 INDEX = "batch.kubernetes.io/job-completion-index"
@@ -212,7 +213,7 @@ def _no_devices(wanted: AttemptSpec) -> list[Plain]:
     """Hide GPUs, which CUDA images request where NVIDIA's runtime is the node's default."""
     if wanted.placement.gpus:
         return []
-    return [pods.env_value("NVIDIA_VISIBLE_DEVICES", "void")]
+    return [pods.env_value(name, value) for name, value in NO_GPUS.items()]
 
 
 def _patience(wanted: AttemptSpec, cluster: ClusterConfig) -> list[Plain]:

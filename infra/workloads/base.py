@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from infra.workloads.environment_spec import EnvironmentSpec
@@ -16,6 +17,10 @@ from infra.workloads.process_group import UNOBSERVED, ProcessObserver
 
 # A line of output, without its end.
 Log = Callable[[str], object]
+
+# Variables of a container without GPUs: where NVIDIA's runtime is the node's default, it gives all
+# of them to an image that does not say otherwise.
+NO_GPUS: Mapping[str, str] = MappingProxyType({"NVIDIA_VISIBLE_DEVICES": "void"})
 
 # Hint of the errors of workloads that cannot run as processes.
 CONTAINER_HINT = "Run it as a container: with Docker, or on a cluster."

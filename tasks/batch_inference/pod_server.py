@@ -10,14 +10,14 @@ from __future__ import annotations
 import functools
 import os
 import shlex
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra import tcp_ports
 from infra.instance_types import InstanceType
-from infra.workloads.base import Sidecar
+from infra.workloads.base import NO_GPUS, Sidecar
 from infra.workloads.kubernetes import stage
 from registry.models.models import ResolvedVersion
 from serving import model_servers
@@ -71,14 +71,12 @@ def sidecar(server: PodServer, shape: InstanceType, share: PodResources) -> Side
         shape: Shape of the instance.
         share: What it has of that.
     """
-    # A node's runtime may give all GPUs to an image that does not say otherwise.
-    hidden = {} if share.gpus else {"NVIDIA_VISIBLE_DEVICES": "void"}
     return Sidecar(
         name=NAME,
         image=server.image,
         command=("sh", "-c", _WAIT, str(server.folder / _SCRIPT)),
         folder=server.folder,
-        environment=hidden,
+        environment={} if share.gpus else NO_GPUS,
         resources=share.requested(shape),
         shared_memory=model_servers.shared_memory(share.memory),
     )  # fmt: skip
@@ -106,25 +104,19 @@ def start(
     source = model_servers.fetch(server.kind, model, folder / _MODEL)
     if (folder / _MODEL).exists():
         stage.let_read(folder / _MODEL)
-    listen = ServerListen(_LOOPBACK, _free_port(), server.gpus)
+    (port,) = tcp_ports.free_ports(1)  # in its pod the server is alone with the shard
+    listen = ServerListen(_LOOPBACK, port, server.gpus)
     command = model_servers.command(server.kind, source, model.parameters, listen)
     variables = model_servers.environment(model.parameters, secrets, folder, folder / "hub")
     begun = time.monotonic()
     _write_script(folder / _SCRIPT, command, variables)
     served = ServedModel(
-        f"http://{_LOOPBACK}:{listen.port}", model.name, source.name,
+        f"http://{_LOOPBACK}:{port}", model.name, source.name,
         start_seconds=server.start_seconds, is_restarted=True,
     )  # fmt: skip
     with server_connection.connect(served, functools.partial(_reason_of_end, folder)):
         log(f"The server is ready after {time.monotonic() - begun:.0f} seconds.")
     return served
-
-
-def _free_port() -> int:
-    """A port that nothing listens on; in its pod the server is alone with the shard."""
-    with socket.socket() as found:
-        found.bind((_LOOPBACK, 0))
-        return int(found.getsockname()[1])
 
 
 def _write_script(path: Path, command: Sequence[str], variables: Mapping[str, str]) -> None:

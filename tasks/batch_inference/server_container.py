@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from infra import tcp_ports
 from infra.errors import ModelyardError
-from infra.workloads.base import Backend, ResourceRequest, Workload
+from infra.workloads.base import NO_GPUS, Backend, ResourceRequest, Workload
 from registry.models.models import ResolvedVersion
 from serving import model_servers
 from serving.model_servers import ServerKind, ServerListen, ServerSource
@@ -19,7 +19,6 @@ from serving.server_log import ServerLog
 from tasks.batch_inference import server_connection
 from tasks.batch_inference.predictor_client import PredictorStartError
 
-_LOOPBACK = "127.0.0.1"
 _NVIDIA = "nvidia.com/gpu"
 _PAUSE_SECONDS = 1.0
 
@@ -127,9 +126,9 @@ def workload(
     for one in (folder, cache):
         one.mkdir(parents=True, exist_ok=True)
     # All addresses of the container, of which the machine's loopback alone is connected to it.
-    listen = ServerListen("0.0.0.0", _free_port(), len(gpus))  # noqa: S104
+    (port,) = tcp_ports.free_ports(1)
+    listen = ServerListen("0.0.0.0", port, len(gpus))  # noqa: S104
     program, *arguments = model_servers.command(kind, source, model.parameters, listen)
-    hidden = {} if gpus else {"NVIDIA_VISIBLE_DEVICES": "void"}
     made = Workload(
         name="server",
         image=image,
@@ -137,7 +136,8 @@ def workload(
         arguments=tuple(arguments),
         folder=folder,
         environment={
-            **model_servers.environment(model.parameters, secrets, folder, cache), **hidden
+            **model_servers.environment(model.parameters, secrets, folder, cache),
+            **({} if gpus else NO_GPUS),
         },
         inputs=(Path(source.source),) if Path(source.source).is_absolute() else (),
         resources=ResourceRequest(
@@ -145,15 +145,9 @@ def workload(
         ),
         kubernetes=_settings(model_servers.shared_memory(memory)),
         folders={str(cache): str(cache)},
-        ports=(listen.port,),
+        ports=(port,),
     )  # fmt: skip
-    return made, listen.port
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind((_LOOPBACK, 0))
-        return int(found.getsockname()[1])
+    return made, port
 
 
 def _settings(shared_memory: int) -> dict[str, Any]:

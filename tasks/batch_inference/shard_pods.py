@@ -13,7 +13,7 @@ from infra.errors import ModelyardError, StackError
 from infra.instance_types import InstanceType
 from infra.storage import local_path
 from infra.storage.nas import parse as parse_nas
-from infra.workloads.base import Backend, Workload, WorkloadHandle
+from infra.workloads.base import NO_GPUS, Backend, Workload, WorkloadHandle
 from registry.models.models import ResolvedVersion
 from serving.server_log import ServerLog
 from tasks.batch_inference import part_input, planning, pod_resources, pod_server, predicting
@@ -155,7 +155,7 @@ def _spec(
 
 def _environment(folder: Path, gpus: int) -> dict[str, str]:
     home = str(folder / "work")
-    hidden = {} if gpus else {"NVIDIA_VISIBLE_DEVICES": "void"}
+    hidden = {} if gpus else NO_GPUS
     return {"HOME": home, "MODELYARD_HOME": home, "PYTHONUNBUFFERED": "1", **hidden}
 
 

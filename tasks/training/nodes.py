@@ -9,12 +9,11 @@ this machine is one of the nodes.
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
+from infra import tcp_ports
 from infra.connection import user_environment
 from infra.workloads.process_group import ProcessSpec
 from tasks.resources import Resources, torch_missing
@@ -39,18 +38,9 @@ class Rendezvous:
     workers: tuple[str, ...]
 
 
-def free_ports(count: int, host: str = _HOST) -> list[int]:
-    """Find ``count`` different ports of this machine's address ``host`` that are not in use."""
-    with ExitStack() as opened:
-        sockets = [opened.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((host, 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-
-
 def local_rendezvous(resources: Resources) -> Rendezvous:
     """Choose the addresses of a rendezvous whose nodes all run on this machine."""
-    port, *ports = free_ports(1 + resources.processes)
+    port, *ports = tcp_ports.free_ports(1 + resources.processes, _HOST)
     workers = tuple(f"{_HOST}:{one}" for one in ports)
     return Rendezvous(range(resources.nodes), _HOST, port, workers)
 

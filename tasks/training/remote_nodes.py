@@ -15,13 +15,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from infra import tcp_ports
 from infra.errors import ModelyardError, RunFailedError
 from infra.workloads.exit_status import ExitCause, ExitStatus
 from registry.flow_kinds import TRAIN
 from registry.runs import run_nodes
 from registry.runs.run_nodes import NodeSlot, RunNode
 from tasks.resources import Resources
-from tasks.training import nodes
 from tasks.training.nodes import Rendezvous
 
 _INTERVAL_SECONDS = 1.0
@@ -228,7 +228,7 @@ class HeadNode(TrainingNode):
             return None
         if isinstance(problem, RunFailedError):
             raise problem
-        port, *own = nodes.free_ports(1 + resources.processes_per_node, own_address())
+        port, *own = tcp_ports.free_ports(1 + resources.processes_per_node, own_address())
         ports = {0: own} | {one.number: (one.ready or {})["ports"] for one in self._others()}
         hosts = {0: own_address()} | {one.number: one.host for one in self._others()}
         announced = {
@@ -300,7 +300,7 @@ class WorkerNode(TrainingNode):
 
     def rendezvous(self, resources: Resources, is_over: Callable[[], bool]) -> Rendezvous | None:
         """Report that this node is ready, and wait for the addresses of the rendezvous."""
-        ports = nodes.free_ports(resources.processes_per_node, own_address())
+        ports = tcp_ports.free_ports(resources.processes_per_node, own_address())
         self.slot.is_ready({"ports": ports})
         announced = self.wait_announced("meeting", is_over)
         return None if announced is None else _rendezvous(announced, self.slot)

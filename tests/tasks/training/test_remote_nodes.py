@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from infra import site
+from infra import site, tcp_ports
 from infra.errors import BadInputError, RunFailedError
 from infra.home import Home
 from infra.settings import Settings
@@ -22,7 +22,7 @@ from registry import catalogue
 from registry.runs import run_nodes
 from registry.runs.run_nodes import NodeSlot, RunNode
 from tasks.run_directory import RunDirectory
-from tasks.training import nodes, remote_nodes, script_execution, training_steps
+from tasks.training import remote_nodes, script_execution, training_steps
 from tasks.training.remote_nodes import HeadNode, TrainingNode, WorkerNode
 from tasks.training.script_execution import ScriptContext
 from tasks.training.training_request import Training
@@ -337,4 +337,4 @@ def test_a_machine_knows_whether_it_is_one_of_several(monkeypatch: pytest.Monkey
 
 
 def test_the_ports_are_of_the_address_that_is_told() -> None:
-    assert len(set(nodes.free_ports(3, "127.0.0.1"))) == 3
+    assert len(set(tcp_ports.free_ports(3, "127.0.0.1"))) == 3
