@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 from modelyard_runtime.frames import Array, Columns, objects
 from modelyard_runtime.models.base import INPUT, ModelError, matrix, outputs
+from modelyard_runtime.server.tensors import NUMBERS, TEXT
 
 from serving.server_http import ServedModel, ask
 from serving.server_readiness import ModelUnservedError, ServerReadiness
@@ -83,7 +84,7 @@ class InferenceProtocolClient(ServerClient):
 
     def _tensor(self, name: str, column: Array) -> InputTensor:
         datatype, wanted = self._inputs[name]["datatype"], self._inputs[name]["shape"]
-        if datatype == tensors.TEXT:
+        if datatype == TEXT:
             column = objects([str(one) for one in column.tolist()])
         else:
             column = _cast(name, column, datatype, is_binary=self._is_binary)
@@ -111,7 +112,7 @@ def _cast(name: str, column: Array, datatype: str, *, is_binary: bool) -> Array:
             numbers = column.astype(np.int64 if "INT" in datatype else np.float64)
         if numbers.dtype.kind not in "biuf":
             raise ValueError(f"{str(column.tolist()[0])[:60]!r} is no number")
-        wanted = tensors.DTYPES[datatype]
+        wanted = NUMBERS[datatype]
         finite = np.isfinite(numbers)
         if not finite.all() and not (is_binary and wanted.kind == "f"):
             raise ValueError("a number is missing or infinite")

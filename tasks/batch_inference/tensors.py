@@ -6,34 +6,22 @@ data: https://github.com/triton-inference-server/server/blob/main/docs/protocol/
 
 from __future__ import annotations
 
-import math
-import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from modelyard_runtime.frames import Array, objects
+from modelyard_runtime.server.refusals import RequestRefused
+from modelyard_runtime.server.tensors import NUMBERS, TEXT, from_bytes
 
 from serving.server_http import ServerAnswer
 from tasks.batch_inference.server_client import JSON_HEADERS, encode_json
 
 # The extension, as a server announces it.
 BINARY = "binary_tensor_data"
-TEXT = "BYTES"
-
-# Types of numbers; as bytes they are little-endian, with their rows one after another.
-DTYPES: Mapping[str, Any] = {
-    name: np.dtype(code)
-    for name, code in {
-        "BOOL": "?", "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
-        "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
-        "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
-    }.items()
-}  # fmt: skip
 
 _JSON_LENGTH = "Inference-Header-Content-Length"
-_LENGTH = struct.Struct("<I")
 
 
 @dataclass(frozen=True)
@@ -68,7 +56,7 @@ def encode(tensors: Iterable[InputTensor], *, is_binary: bool) -> tuple[bytes, M
             "name": one.name, "shape": one.values.shape, "datatype": one.datatype
         }  # fmt: skip
         if is_binary and one.datatype != TEXT:
-            pieces.append(one.values.astype(DTYPES[one.datatype], copy=False).tobytes())
+            pieces.append(one.values.astype(NUMBERS[one.datatype], copy=False).tobytes())
             described["parameters"] = {"binary_data_size": len(pieces[-1])}
         else:
             described["data"] = one.values.ravel().tolist()
@@ -110,30 +98,13 @@ def decode(answer: ServerAnswer) -> dict[str, Array]:
 def _from_json(tensor: Mapping[str, Any]) -> Array:
     if tensor["datatype"] == TEXT:
         return objects(list(tensor["data"])).reshape(tensor["shape"])
-    return np.array(tensor["data"], dtype=DTYPES[tensor["datatype"]]).reshape(tensor["shape"])
+    return np.array(tensor["data"], dtype=NUMBERS[tensor["datatype"]]).reshape(tensor["shape"])
 
 
 def _from_bytes(tensor: Mapping[str, Any], data: memoryview) -> Array:
     if tensor["datatype"] != TEXT:
-        return np.frombuffer(data, DTYPES[tensor["datatype"]]).reshape(tensor["shape"])
-    texts: list[Any] = []
-    while len(data):
-        if len(data) < _LENGTH.size:
-            raise ValueError(f"{tensor['name']} ends within a length")
-        length = _LENGTH.unpack_from(data)[0]
-        piece = bytes(data[_LENGTH.size : _LENGTH.size + length])
-        if len(piece) < length:
-            raise ValueError(f"{tensor['name']} ends within a text")
-        texts.append(_text(piece))
-        data = data[_LENGTH.size + length :]
-    if len(texts) != math.prod(tensor["shape"]):
-        raise ValueError(f"{tensor['name']} has {len(texts)} texts in the shape {tensor['shape']}")
-    return objects(texts).reshape(tensor["shape"])
-
-
-def _text(piece: bytes) -> Any:
-    """A text; bytes that are none, which the record's result cannot hold, as they are."""
+        return np.frombuffer(data, NUMBERS[tensor["datatype"]]).reshape(tensor["shape"])
     try:
-        return piece.decode()
-    except UnicodeDecodeError:
-        return piece
+        return from_bytes(data, TEXT, tuple(tensor["shape"]), str(tensor["name"]))
+    except RequestRefused as refusal:
+        raise ValueError(refusal.message) from refusal

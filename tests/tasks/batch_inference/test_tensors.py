@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from modelyard_runtime.frames import objects
+from modelyard_runtime.server.tensors import NUMBERS
 
 from serving.server_http import ServerAnswer
 from tasks.batch_inference import tensors
-from tasks.batch_inference.tensors import DTYPES, InputTensor
+from tasks.batch_inference.tensors import InputTensor
 from tests.tasks.batch_inference import binary_tensors
 
 _NUMBERS = {
     name: np.array([[0, 1], [1, 0]] if name == "BOOL" else [[0, 100], [7, 1]], dtype=dtype)
-    for name, dtype in DTYPES.items()
+    for name, dtype in NUMBERS.items()
 }
 
 
@@ -28,7 +29,7 @@ def _answer(outputs: list[dict[str, Any]], tail: bytes = b"", length: Any = None
 
 
 @pytest.mark.parametrize("is_binary", [True, False])
-@pytest.mark.parametrize("datatype", DTYPES)
+@pytest.mark.parametrize("datatype", NUMBERS)
 def test_numbers_of_every_type_arrive_and_come_back(datatype: str, is_binary: bool) -> None:
     values = _NUMBERS[datatype]
     content, headers = tensors.encode([InputTensor("x", datatype, values)], is_binary=is_binary)
@@ -41,7 +42,7 @@ def test_numbers_of_every_type_arrive_and_come_back(datatype: str, is_binary: bo
     data, said = binary_tensors.answer_of({"outputs": [given]}, seen)
     lower = {name.lower(): value for name, value in said.items()}
     found = tensors.decode(ServerAnswer(200, data, lower))
-    assert found["x"].dtype == DTYPES[datatype]
+    assert found["x"].dtype == NUMBERS[datatype]
     assert found["x"].tolist() == values.tolist()
 
 
