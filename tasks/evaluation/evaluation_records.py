@@ -144,7 +144,7 @@ def promote(
     records = _records(name, versions)
     found = comparison.sides(records)
     other = found[1] if len(found) > 1 else None
-    unfit = _unfit(*records[: 2 if other else 1])
+    unfit = _unfit(*records)
     verdicts = [gate.judge(rule, found[0], other) for rule in parsed]
     if unfit:
         verdicts = [replace(one, passed=False, reason=unfit) for one in verdicts]

@@ -53,7 +53,7 @@ def check_fields(path: Path, name: str, request: Evaluation) -> None:
         BadInputError: With the code ``TargetMissing`` or ``SliceFieldMissing``.
         OSError: If it cannot be read.
     """
-    first = _first_records(path, request.input_format, 1)
+    first = _first_records(path, request.input_format, 1, 1)
     fields = None if first is None else list(first)
     wanted = {request.target_field: "TargetMissing", request.slice_field: "SliceFieldMissing"}
     for field, code in wanted.items():
@@ -73,13 +73,13 @@ def first_values(path: Path, field: str, request: Evaluation) -> Array:
     Raises:
         OSError: If it cannot be read.
     """
-    first = _first_records(path, request.input_format, _BATCH) or {}
+    first = _first_records(path, request.input_format, _BATCH, _PART_BYTES) or {}
     return first.get(field, objects([]))
 
 
-def _first_records(path: Path, input_format: str, most: int) -> Columns | None:
-    """The first records that can be read, ``most`` of them at most; None if none can be."""
-    part = next(splitting.split(path, input_format, 1 if most == 1 else _PART_BYTES), None)
+def _first_records(path: Path, input_format: str, most: int, length: int) -> Columns | None:
+    """The first ``most`` records, of about ``length`` bytes; None if none can be read."""
+    part = next(splitting.split(path, input_format, length), None)
     if part is None:
         return None
     for one in reading.read(path, input_format, part, most):

@@ -77,11 +77,6 @@ class Batcher:
         """Refuse what waits; what is predicted now goes on."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    @property
-    def waiting(self) -> int:
-        """How many requests wait."""
-        return len(self._waiting)
-
     async def predict(self, inputs: Columns) -> Columns:
         """The outputs for a request's tensors.
 

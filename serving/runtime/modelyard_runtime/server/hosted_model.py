@@ -66,11 +66,6 @@ class HostedModel:
             self._batcher.close()
 
     @property
-    def is_ready(self) -> bool:
-        """Whether it can be asked."""
-        return self._model is not None
-
-    @property
     def platform(self) -> str:
         """What the model is of."""
         return self._model.platform if self._model else ""

@@ -168,8 +168,7 @@ class ScoringApplication:
     async def _health(self, _: ScoreRequest) -> _Response:
         if self.is_draining:
             raise RequestRefused(503, "The server is ending.")
-        if self._script.run is None:
-            raise RequestRefused(503, "init() has not returned yet.", {"retry-after": "1"})
+        self._script.check_ready()
         return _Response(200, b"Healthy", [("content-type", "text/html; charset=utf-8")])
 
     async def _score(self, request: ScoreRequest) -> _Response:
@@ -179,8 +178,7 @@ class ScoringApplication:
         return response
 
     async def _swagger(self, request: ScoreRequest) -> _Response:
-        if self._script.run is None:
-            raise RequestRefused(503, "init() has not returned yet.", {"retry-after": "1"})
+        self._script.check_ready()
         version = parse_qs(request.query).get("version", ["2"])[0]
         return _Response.of_json(swagger.describe(self._script, self._settings.service, version))
 

@@ -106,6 +106,15 @@ class ScoringScript:
         """End the thread, once the script returns."""
         self._thread.end()
 
+    def check_ready(self) -> None:
+        """Refuse requests until it is loaded.
+
+        Raises:
+            RequestRefused: 503.
+        """
+        if self.run is None:
+            raise RequestRefused(503, "init() has not returned yet.", {"retry-after": "1"})
+
     async def score(self, request: ScoreRequest) -> ScoreResult:
         """What ``run()`` returns for a request.
 
@@ -114,8 +123,7 @@ class ScoringScript:
             ScriptError: If ``run()`` raises.
             DeadlineExceededError: If it takes too long.
         """
-        if self.run is None:
-            raise RequestRefused(503, "init() has not returned yet.", {"retry-after": "1"})
+        self.check_ready()
         arguments = dict(self._arguments(request))
         if self._has_headers:
             arguments[_HEADERS] = dict(azureml_modules.Headers(request.headers.items()))
