@@ -181,6 +181,8 @@ def _resolve(request: Evaluation) -> ResolvedVersion:
         request=Evaluation,
         check=check,
         pin=inference_request.pin,
+        changeable_at_retry=evaluation_request.CHANGEABLE_AT_RETRY,
+        check_changed=evaluation_request.check_classes,
         pool="cpu",
         result=EvaluationResult,
         tags=("modelyard", "evaluation"),

@@ -18,7 +18,7 @@ from registry.evaluation_results import CURVES, RESULT, SAMPLE
 from registry.flow_kinds import EVALUATE
 from tasks.batch_inference import input_files, output_files, planning
 from tasks.batch_inference.input_files import InputFile
-from tasks.evaluation import joined_records, plots, row_sample
+from tasks.evaluation import joined_records, output_fields, plots, row_sample
 from tasks.evaluation.evaluation_request import PREDICTIONS, Evaluation
 from tasks.evaluation.figures import CheckOver
 from tasks.evaluation.scoring import Scorer, Scores
@@ -115,8 +115,10 @@ def score(
         The scores, and the data: each file's ``name``, ``bytes`` and ``sha256``.
 
     Raises:
+        BadInputError: With the code ``OutputFieldMissing``.
         RunFailedError: With a code of its own for each fault of the data.
     """
+    _check_outputs(request, files, folders)
     folders.sorting.mkdir(parents=True, exist_ok=True)
     predictions = storage.store(request.place(PREDICTIONS))
     data = []
@@ -135,6 +137,19 @@ def score(
             report(file.name)
         scores = scorer.scores()
     return scores, {"files": data, "sha256": _combined(data)}
+
+
+def _check_outputs(
+    request: Evaluation, files: Sequence[InputFile], folders: EvaluationFolders
+) -> None:
+    """Refuse results that lack a field which is read, by the first of them."""
+    predictions = storage.store(request.place(PREDICTIONS))
+    for file in files:
+        results = _fetched(predictions, request, file, folders)
+        outputs = joined_records.first_outputs(results)
+        if outputs is not None:
+            output_fields.check(request, outputs, f"the first result of {file.name}")
+            return
 
 
 def predicted(request: Evaluation, inference: str) -> dict[str, str]:

@@ -36,6 +36,9 @@ from tasks.parameters import FlowRequest, Minutes, Text
 MOST_CLASSES = 50
 MOST_BYTES = 20 * 2**30
 PREDICTIONS = "predictions"  # folder below the output, beside that of the results
+OUTPUT_FIELDS = ("prediction_field", "probabilities_field")  # that name the model's outputs
+# What is read once everything is predicted.
+CHANGEABLE_AT_RETRY = ("class_names", *OUTPUT_FIELDS)
 
 
 class EvaluationResources(ParameterModel):
@@ -193,7 +196,7 @@ def check(request: Evaluation, home: Home, settings: Settings) -> None:
                 f"Give it, as in -p {name}={example}.",
                 code="ParameterMissing",
             )
-    _check_classes(request)
+    check_classes(request)
     if request.target_field in {request.slice_field, *request.drop_fields}:
         raise BadInputError(
             f"target_field: {request.target_field!r} is slice_field, or in drop_fields, as well.",
@@ -216,7 +219,12 @@ _EXAMPLES = {
 }
 
 
-def _check_classes(request: Evaluation) -> None:
+def check_classes(request: Evaluation) -> None:
+    """Refuse class names that an evaluation cannot have.
+
+    Raises:
+        BadInputError: With a code of its own for each fault.
+    """
     names = request.class_names
     if request.task == "regression":
         if names:

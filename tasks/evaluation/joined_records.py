@@ -88,6 +88,21 @@ def _first_records(path: Path, input_format: str, most: int, length: int) -> Col
     return None
 
 
+def first_outputs(results: Path) -> list[str] | None:
+    """The outputs that the first result of a file has; None if there is none, or it is damaged.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with results.open("rb") as file:
+        line = file.readline()
+    try:
+        found = orjson.loads(line)
+    except ValueError:
+        return None
+    return [name for name in found if name != "row"] if isinstance(found, dict) else None
+
+
 class _Predicted(NamedTuple):
     """What was predicted for a row; its probabilities are ``_ABSENT`` if the model has none."""
 
