@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from infra.errors import BadInputError
+from tasks.batch_inference import parquet_columns
 from tasks.batch_inference.csv_columns import ColumnTypes
 from tasks.batch_inference.input_files import InputFile
 from tasks.batch_inference.record_fields import FileFields, InputFields
@@ -34,7 +34,7 @@ class PlannedPiece:
         number: The number of the part that it belongs to, among all.
         path: The file that it is a piece of.
         part: Where in it.
-        types: The types of the file's columns, of CSV.
+        types: What is to be known of the file's fields.
         file: The file's number among all.
     """
 
@@ -58,7 +58,7 @@ class PlannedFile:
         parts: Its pieces in their order; those without records are left out.
         is_array: Whether it is a JSON array, and no record alone.
         fault: Why it ends before its end; "" if it does not.
-        types: The ``CsvType`` of each of its columns, of CSV.
+        types: What is to be known of its fields to read a part of it; see ``reading.read``.
     """
 
     name: str
@@ -166,9 +166,9 @@ def plan_file(
         BadInputError: With the code ``InputMalformed``.
     """
     found: list[FilePart] = []
-    status, types, own = path.stat(), ColumnTypes(), FileFields()
+    status, columns, own = path.stat(), ColumnTypes(), FileFields()
     try:
-        for part in split(path, input_format, part_bytes, types):
+        for part in split(path, input_format, part_bytes, columns):
             check_over()
             found.append(part)
             if input_format in {"json", "jsonl"}:
@@ -181,14 +181,19 @@ def plan_file(
             code="InputMalformed",
         ) from error
     parts = [part for part in found if part.rows]
-    if input_format in {"csv", "parquet"}:
-        names = types.names if input_format == "csv" else pq.read_schema(path).names
-        own.add_table(names, sum(part.rows for part in parts))
+    types, rows = own.kinds.types, sum(part.rows for part in parts)
+    if input_format == "csv":
+        own.add_table(columns.names, rows)
+        types = columns.letters
+    elif input_format == "parquet":
+        schema = parquet_columns.read_schema(path)
+        own.add_table(schema.names, rows)
+        types = schema.types
     fields.add(file.name, own)
     fault = next((part.fault for part in found if part.fault), "")
     array = input_format == "json" and is_array(path)
     return PlannedFile(
-        file.name, status.st_size, status.st_mtime_ns, 0, parts, array, fault, types.letters
+        file.name, status.st_size, status.st_mtime_ns, 0, parts, array, fault, types
     )
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from modelyard_runtime.frames import Array, Columns, objects
-from modelyard_runtime.records import column, columns, form
+from modelyard_runtime.frames import Array, Columns
+from modelyard_runtime.models.base import INPUT
+from modelyard_runtime.records import form
 
-from tasks.batch_inference import csv_columns, json_texts, splitting
+from tasks.batch_inference import (
+    csv_columns,
+    json_texts,
+    parquet_columns,
+    splitting,
+    value_columns,
+)
 from tasks.batch_inference.csv_columns import CsvType
 from tasks.batch_inference.json_texts import MalformedText
 from tasks.batch_inference.splitting import (
@@ -42,11 +48,7 @@ class Batch:
     keys: Sequence[Any] | None = None
 
     def pieces(self, most: int) -> Iterator[Batch]:
-        """The records in their order, ``most`` at once.
-
-        A value that is no number makes its whole column one of objects: where it is not among
-        the chosen records, theirs are numbers.
-        """
+        """The records in their order, ``most`` at once."""
         if most >= len(self.rows):
             yield self
             return
@@ -54,13 +56,9 @@ class Batch:
             chosen = slice(start, start + most)
             yield Batch(
                 self.rows[chosen],
-                {name: _chosen(values, chosen) for name, values in self.columns.items()},
+                {name: values[chosen] for name, values in self.columns.items()},
                 None if self.keys is None else self.keys[chosen],
             )
-
-
-def _chosen(values: Array, at: slice) -> Array:
-    return column(values[at].tolist()) if values.dtype == object else values[at]
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,8 @@ def read(
 ) -> Iterator[Batch | BadRecord]:
     """The records of a part; batches have ``batch_size`` records at most.
 
-    Those of JSON that have other fields come apart from them, behind those that follow.
+    Those that have other fields, or other values, than their neighbours come apart from them,
+    behind those that follow.
 
     Args:
         path: The file.
@@ -95,7 +94,8 @@ def read(
         batch_size: Most records of a batch.
         key: The field that is a record's key, which is among no columns; "" if none. A key stays
             what it is, in CSV a text: conversions are for the model's numbers.
-        types: The types of the columns of CSV; without, cells are texts.
+        types: What the plan knows of the fields of the file. Without, cells of CSV are texts, and
+            integers beside fractions or missing values are floats, but not those of other batches.
 
     Raises:
         OSError: If the file cannot be read, or is shorter than it was; the message names it.
@@ -110,9 +110,9 @@ def read(
 
 
 def _read_json(
-    input_format: str, path: Path, part: FilePart, batch_size: int, key: str, _: str | None
+    input_format: str, path: Path, part: FilePart, batch_size: int, key: str, types: str | None
 ) -> Iterator[Batch | BadRecord]:
-    row = part.first_row
+    row, letters = part.first_row, value_columns.parse_types(types)
     for some in json_texts.chunks(json_texts.texts(path, part, input_format), batch_size):
         records, rows = [], []
         for at, found in enumerate(json_texts.load(some), row):
@@ -122,8 +122,34 @@ def _read_json(
                 records.append(found)
                 rows.append(at)
         for chosen in _by_form(records):
-            yield _batch([rows[at] for at in chosen], [records[at] for at in chosen], key)
+            alike = [records[at] for at in chosen]
+            fields, keys = _fields(alike), None
+            if key and key in fields and isinstance(alike[0], dict):
+                keys = fields.pop(key)
+            yield from _batches(fields, letters, [rows[at] for at in chosen], keys)
         row += len(some)
+
+
+def _fields(records: Sequence[Any]) -> dict[str, list[Any]]:
+    """The values of the fields of records of one form; of others as the one ``input``."""
+    if isinstance(records[0], dict):
+        return {name: [record[name] for record in records] for name in records[0]}
+    return {INPUT: list(records)}
+
+
+def _batches(
+    fields: Mapping[str, list[Any] | Array],
+    letters: Mapping[str, str],
+    rows: Sequence[int],
+    keys: Sequence[Any] | None,
+) -> Iterator[Batch]:
+    """A batch of records; several where their values have no arrays in common."""
+    for chosen, columns in value_columns.arrays(fields, letters, len(rows)):
+        if len(chosen) == len(rows):
+            yield Batch(rows, columns, keys)
+        else:
+            own_keys = None if keys is None else [keys[at] for at in chosen]
+            yield Batch([rows[at] for at in chosen], columns, own_keys)
 
 
 def _read_csv(
@@ -148,24 +174,25 @@ def _read_csv(
         columns = {
             name: csv_columns.as_array(table[name], types_of[name]) for name in table.column_names
         }
-        yield from _batches(columns, numbers, batch_size, keys)
+        if numbers:
+            yield from Batch(numbers, columns, keys).pieces(batch_size)
         row += count
 
 
 def _read_parquet(
-    path: Path, part: FilePart, batch_size: int, key: str, _: str | None
+    path: Path, part: FilePart, batch_size: int, key: str, types: str | None
 ) -> Iterator[Batch | BadRecord]:
     row = part.first_row
     # Through a buffer: else a row group, which may have gigabytes, would be read as a whole.
     with pq.ParquetFile(path, buffer_size=_BLOCK, pre_buffer=False) as file:
+        letters = parquet_columns.parse_types(types, file.schema_arrow)
         for group in file.iter_batches(batch_size, range(part.start, part.end)):
             table = pa.Table.from_batches([group])
             rows, keys = range(row, row + table.num_rows), None
             if key and key in table.column_names:
-                keys = _arrow_values(table[key])
+                keys = parquet_columns.values(table[key])
                 table = table.drop_columns(key)
-            columns = {name: _arrow_column(table[name]) for name in table.column_names}
-            yield from _batches(columns, rows, batch_size, keys)
+            yield from _batches(parquet_columns.fields(table, letters), letters, rows, keys)
             row += len(rows)
 
 
@@ -187,14 +214,6 @@ def _by_form(records: Sequence[Any]) -> Iterable[Sequence[int]]:
     for at, one in enumerate(forms):
         found.setdefault(one, []).append(at)
     return found.values()
-
-
-def _batch(rows: Sequence[int], records: Sequence[Any], key: str) -> Batch:
-    found, keys = dict(columns(records)), None
-    if key and key in found and isinstance(records[0], dict):
-        keys = [record[key] for record in records]
-        del found[key]
-    return Batch(rows, found, keys)
 
 
 def _csv_blocks(path: Path, part: FilePart) -> Iterator[bytes]:
@@ -255,33 +274,3 @@ def _without_bad_text(
     bad = {**bad, **{left[row]: reason for row, reason in wrong.items()}}
     chosen = table.take([row for row in range(table.num_rows) if row not in wrong])
     return _without_bad_text(chosen, texts, bad)
-
-
-def _batches(
-    columns: Columns, rows: Sequence[int], batch_size: int, keys: Sequence[Any] | None
-) -> Iterator[Batch]:
-    for start in range(0, len(rows), batch_size):
-        chosen = slice(start, start + batch_size)
-        yield Batch(
-            rows[chosen],
-            {name: one[chosen] for name, one in columns.items()},
-            None if keys is None else keys[chosen],
-        )
-
-
-def _arrow_column(values: pa.ChunkedArray) -> Array:
-    """A column as an array: of numbers, with NaN for a missing one, else of plain values."""
-    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
-        return np.asarray(values.to_numpy())
-    if pa.types.is_boolean(values.type) and not values.null_count:
-        return np.asarray(values.to_numpy())
-    if pa.types.is_temporal(values.type) or pa.types.is_decimal(values.type):
-        return objects(_arrow_values(values))
-    return column(values.to_pylist())
-
-
-def _arrow_values(values: pa.ChunkedArray) -> list[Any]:
-    """Values as they are; times and decimals as texts."""
-    if pa.types.is_temporal(values.type) or pa.types.is_decimal(values.type):
-        return [None if one is None else str(one) for one in values.to_pylist()]
-    return list(values.to_pylist())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from modelyard_runtime.models.base import INPUT
 
 from infra.errors import BadInputError
 from tasks.batch_inference import json_texts
 from tasks.batch_inference.json_texts import MalformedText
 from tasks.batch_inference.splitting import FilePart
+from tasks.batch_inference.value_columns import ValueKinds
 
 _CHUNK = 1000  # records
 _MOST_SHOWN = 20
@@ -19,7 +22,7 @@ class FileFields:
     """The fields of the records of a file.
 
     Attributes:
-        names: The names of all fields.
+        kinds: The kinds of values that the fields of JSON have.
         first: Those of the first record that can be read, in its order; None before it.
         readable: How many records can be read.
         malformed: How many cannot.
@@ -27,14 +30,20 @@ class FileFields:
     """
 
     def __init__(self) -> None:
-        self.names: set[str] = set()
+        self.kinds = ValueKinds()
+        self._names: Collection[str] = ()
         self.first: Sequence[str] | None = None
         self.readable = self.malformed = 0
         self.fault = ""
 
+    @property
+    def names(self) -> Collection[str]:
+        """The names of all fields."""
+        return self._names or self.kinds.names
+
     def add_table(self, names: Sequence[str], rows: int) -> None:
         """See a table."""
-        self.names.update(names)
+        self._names = names
         self.readable += rows
         if rows:
             self.first = names
@@ -58,8 +67,10 @@ class FileFields:
         self.readable += len(records)
         if self.first is None and records:
             self.first = list(records[0]) if isinstance(records[0], dict) else []
-        for form in {tuple(record) for record in records if isinstance(record, dict)}:
-            self.names.update(form)
+        mappings = [record for record in records if isinstance(record, dict)]
+        self.kinds.add_records(mappings)
+        if len(mappings) < len(records):
+            self.kinds.add(INPUT, [one for one in records if not isinstance(one, dict)])
 
 
 class InputFields:
@@ -80,7 +91,7 @@ class InputFields:
 
     def add(self, file: str, fields: FileFields) -> None:
         """See the fields of the file with this name."""
-        for name in self._missing.keys() & fields.names:
+        for name in self._missing.keys() & set(fields.names):
             del self._missing[name]
         if self._first is None and fields.first is not None:
             self._first = file, fields.first

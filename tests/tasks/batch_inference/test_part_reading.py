@@ -82,7 +82,116 @@ def test_each_record_comes_once(
     assert sorted(found) == list(range(len(records)))
     for row, record in enumerate(records):
         wanted = record if isinstance(record, dict) else {"input": record}
+        if record is None:
+            assert str(found[row]["input"]) in {"None", "nan"}
+            continue
         assert {name: np.asarray(one).tolist() for name, one in found[row].items()} == wanted
+
+
+_VALUES = st.sampled_from(
+    [0, 1, 2**53 + 1, 2**63, 10**400, 1.5, 2.0, None, True, False, "x", "1", {"a": 1}, [], [1, 2],
+     [3, 4], [1.5, 2], [1, None], [True, False], [True, 2], ["x"], [1, "x"], [[1], [2]],
+     [[1], [2, 3]], [1, 2, 3], [2**63, 1]]
+)  # fmt: skip
+_FIELDS = st.dictionaries(st.sampled_from("abc"), _VALUES, min_size=1)
+
+
+def _seen(path: Path, form: str, order: list[int], batch: int) -> dict[int, Any]:
+    """What the model sees of each record of a file, whose rows have the numbers in ``order``."""
+    found: dict[int, Any] = {}
+    for one in part_reading.read(_plan(path, form).pieces(path), form, batch):
+        if isinstance(one, Batch):
+            for at, row in enumerate(one.rows):
+                found[order[row]] = {
+                    name: (values.dtype, values.shape[1:], repr(values[at]))
+                    for name, values in one.columns.items()
+                }
+    return found
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(_FIELDS | _VALUES, min_size=1, max_size=12), st.randoms(use_true_random=False),
+    st.sampled_from(["json", "jsonl"]),
+)  # fmt: skip
+def test_what_a_model_sees_of_a_record_does_not_depend_on_its_neighbours(
+    tmp_path_factory: pytest.TempPathFactory, records: list[Any], chance: Any, form: str
+) -> None:
+    folder = tmp_path_factory.mktemp("in")
+    order = list(range(len(records)))
+    seen = []
+    for batch in (1, 3, 100):
+        texts = [json.dumps(records[at]) for at in order]
+        text = "\n".join(texts) if form == "jsonl" else f"[{','.join(texts)}]"
+        (folder / "a").write_text(text)
+        seen.append(_seen(folder, form, order, batch))
+        chance.shuffle(order)
+
+    assert sorted(seen[0]) == list(range(len(records)))
+    assert seen[0] == seen[1] == seen[2]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(
+        st.tuples(
+            st.none() | st.integers(0, 9), st.integers(0, 9), st.none() | st.booleans(),
+            st.none() | st.text("ab", max_size=2), st.none() | st.lists(st.integers(0, 9)),
+            st.none() | st.floats(0, 1), st.none() | st.lists(st.none() | st.integers(0, 3)),
+        ),
+        min_size=1, max_size=12,
+    ),
+    st.randoms(use_true_random=False), st.booleans(),
+)  # fmt: skip
+def test_likewise_of_a_row_of_parquet(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Any], chance: Any, has_statistics: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("in")
+    kinds = [pa.int32(), pa.int64(), pa.bool_(), pa.string(), pa.list_(pa.int64()), pa.float32()]
+    schema = pa.schema(
+        [(f"c{at}", kind) for at, kind in enumerate([*kinds, pa.large_list(pa.int8())])]
+    )
+    order = list(range(len(rows)))
+    seen = []
+    for batch, group in ((1, 2), (3, 5), (100, 100)):
+        columns = zip(*(rows[at] for at in order), strict=True)
+        arrays = [pa.array(one, kind) for one, kind in zip(columns, schema.types, strict=True)]
+        pq.write_table(
+            pa.table(arrays, schema), folder / "a", group, write_statistics=has_statistics
+        )
+        seen.append(_seen(folder, "parquet", order, batch))
+        chance.shuffle(order)
+
+    assert sorted(seen[0]) == list(range(len(rows)))
+    assert seen[0] == seen[1] == seen[2]
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ([1, 2], [1, 2]),
+        ([1, None], [1.0, np.nan]),
+        ([1, 2.5], [1.0, 2.5]),
+        ([None, None], [np.nan, np.nan]),
+        (["a", None], ["a", None]),
+        ([True, None], [True, None]),
+        ([True, False], [True, False]),
+        ([1, "a", None], [1.0, "a", np.nan]),
+        ([[1, 2], [0.5, 1]], [[1.0, 2.0], [0.5, 1.0]]),
+        ([[1, 2], None], [[1, 2], None]),
+    ],
+)
+def test_integers_are_floats_where_their_file_has_others(
+    tmp_path: Path, values: list[Any], wanted: list[Any]
+) -> None:
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"x": one}) + "\n" for one in values))
+
+    found: dict[int, Any] = {}
+    for one in part_reading.read(_plan(tmp_path, "jsonl").pieces(tmp_path), "jsonl", 1):
+        if isinstance(one, Batch):
+            found[one.rows[0]] = one.columns["x"].tolist()[0]
+
+    assert str([found[at] for at in range(len(values))]) == str(wanted)
 
 
 @pytest.mark.parametrize("form", ["jsonl", "json", "csv", "parquet"])
