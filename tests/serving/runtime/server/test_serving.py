@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
 import socket
@@ -65,8 +66,12 @@ class Server:
         eventually(lambda: self.get("/v2/health/ready").status_code == 200, "it is ready")
 
     def infer(self, seconds: float) -> httpx.Response:
-        tensor = {"name": "seconds", "shape": [1], "datatype": "FP64", "data": [seconds]}
-        return httpx.post(f"{self.url}/v2/models/m/infer", json={"inputs": [tensor]}, timeout=30)
+        return httpx.post(f"{self.url}/v2/models/m/infer", json=_asking(seconds), timeout=30)
+
+
+def _asking(seconds: float) -> dict[str, Any]:
+    tensor = {"name": "seconds", "shape": [1], "datatype": "FP64", "data": [seconds]}
+    return {"inputs": [tensor]}
 
 
 @pytest.fixture
@@ -133,15 +138,14 @@ def test_it_is_live_while_it_predicts(start: Callable[..., Server]) -> None:
 def test_at_the_end_it_answers_what_it_has_begun(start: Callable[..., Server]) -> None:
     server = start()
     server.wait_ready()
-    found: list[httpx.Response] = []
-    slow = threading.Thread(target=lambda: found.append(server.infer(1)))
-    slow.start()
+    slow = http.client.HTTPConnection(httpx.URL(server.url).netloc.decode(), timeout=30)
+    slow.request("POST", "/v2/models/m/infer", json.dumps(_asking(1)))
     kept = httpx.Client(base_url=server.url)
+    # Which arrives after what was sent before it.
     assert kept.get("/v2/health/ready").status_code == 200
     server.process.send_signal(signal.SIGTERM)
-    slow.join()
 
-    assert found[0].status_code == 200
+    assert slow.getresponse().status == 200
     assert server.process.wait(10) == 0
 
 
