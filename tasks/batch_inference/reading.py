@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from modelyard_runtime.frames import Array, Columns
 from modelyard_runtime.models.base import INPUT
 from modelyard_runtime.records import form
@@ -29,7 +28,6 @@ from tasks.batch_inference.splitting import (
     column_names,
 )
 
-_BLOCK = 2**20
 _SHOWN = 200
 
 
@@ -183,17 +181,14 @@ def _read_parquet(
     path: Path, part: FilePart, batch_size: int, key: str, types: str | None
 ) -> Iterator[Batch | BadRecord]:
     row = part.first_row
-    # Through a buffer: else a row group, which may have gigabytes, would be read as a whole.
-    with pq.ParquetFile(path, buffer_size=_BLOCK, pre_buffer=False) as file:
-        letters = parquet_columns.parse_types(types, file.schema_arrow)
-        for group in file.iter_batches(batch_size, range(part.start, part.end)):
-            table = pa.Table.from_batches([group])
-            rows, keys = range(row, row + table.num_rows), None
-            if key and key in table.column_names:
-                keys = parquet_columns.values(table[key])
-                table = table.drop_columns(key)
-            yield from _batches(parquet_columns.fields(table, letters), letters, rows, keys)
-            row += len(rows)
+    for whole in parquet_columns.tables(path, range(part.start, part.end), batch_size):
+        letters = parquet_columns.parse_types(types, whole.schema)
+        has_keys = key and key in whole.column_names
+        table = whole.drop_columns(key) if has_keys else whole
+        keys = parquet_columns.keys(whole, key) if has_keys else None
+        rows = range(row, row + table.num_rows)
+        yield from _batches(parquet_columns.fields(table, letters), letters, rows, keys)
+        row += len(rows)
 
 
 _Reader = Callable[[Path, FilePart, int, str, str | None], Iterator[Batch | BadRecord]]

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from tasks.batch_inference.csv_columns import ColumnTypes
 from tasks.batch_inference.json_elements import ArrayScanner
+from tasks.batch_inference.parquet_columns import UNREADABLE
 
 _BLOCK = 2**20
 _LONGEST_HEADER = 16 * 2**20
@@ -151,9 +152,11 @@ def _split_json(path: Path, part_bytes: int) -> Iterator[FilePart]:
 def _split_parquet(path: Path, part_bytes: int) -> Iterator[FilePart]:
     try:
         metadata = pq.read_metadata(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"it is no Parquet file: {str(error).rstrip('.')}") from error
-    _check_names(metadata.schema.to_arrow_schema().names)
+        names = metadata.schema.to_arrow_schema().names
+    except UNREADABLE as error:
+        why = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(f"it is no Parquet file: {why}") from error
+    _check_names(names)
     first, row, size = 0, 0, 0
     for group in range(metadata.num_row_groups):
         size += metadata.row_group(group).total_byte_size
