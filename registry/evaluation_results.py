@@ -68,6 +68,22 @@ class ConfusionMatrixView(View):
         return self
 
 
+class CountedRecordView(View):
+    """A record that is left out, or odd.
+
+    Attributes:
+        count: The count that it is one of, such as ``missing_targets``.
+        file: The name of its file.
+        row: Its number in the file, from 0.
+        reason: What is wrong with it.
+    """
+
+    count: str
+    file: str
+    row: Count
+    reason: str
+
+
 class EvaluatedRecordsView(View):
     """The metrics of a slice of the records, or of all.
 
@@ -94,7 +110,8 @@ class EvaluationResultView(EvaluatedRecordsView):
         target_field: The field with the true values.
         data: The data.
         counts: What became of the records.
-        remarks: The same in sentences.
+        examples: The first records of each count; earlier versions had none.
+        remarks: What became of the records in sentences.
         intervals: 95 % intervals of metrics, lower and upper bound; earlier versions had none.
         confusion_matrix: The confusion matrix; None for a regression.
         slice_field: The field by which the records were sliced; None without one.
@@ -107,6 +124,7 @@ class EvaluationResultView(EvaluatedRecordsView):
     target_field: str
     data: EvaluatedDataView
     counts: dict[str, Count]
+    examples: list[CountedRecordView] = []
     remarks: list[str] = []
     intervals: dict[str, tuple[FiniteFloat, FiniteFloat]] = {}
     confusion_matrix: ConfusionMatrixView | None = None

@@ -29,6 +29,7 @@ from registry.runs.run_views import RunView
 _logger = logging.getLogger(__name__)
 MOST_BYTES = 32 * 2**20
 _MOST_REMARKS = 10
+_MOST_EXAMPLES = 40
 
 
 class EvaluationSource(Protocol):
@@ -53,6 +54,7 @@ class EvaluationPageView:
         metrics: The metrics of all records.
         has_means: Whether metrics have means of classes.
         remarks: What became of records that were left out.
+        examples: The first of these records: file, row and reason.
         classes: The classes; None for a regression.
         slices: The slices; None without any.
         slice_field: The field that they are of.
@@ -68,6 +70,7 @@ class EvaluationPageView:
     metrics: Sequence[MetricRow] = ()
     has_means: bool = False
     remarks: Sequence[str] = ()
+    examples: Sequence[tuple[str, int, str]] = ()
     classes: ValuesTable | None = None
     slices: ValuesTable | None = None
     slice_field: str = ""
@@ -111,6 +114,10 @@ def of(
         metrics=rows,
         has_means=any(row.weighted or row.micro for row in rows),
         remarks=[listing.shortened(one) for one in result.remarks[:_MOST_REMARKS]],
+        examples=[
+            (listing.shortened(one.file), one.row, listing.shortened(one.reason))
+            for one in result.examples[:_MOST_EXAMPLES]
+        ],
         classes=evaluation_tables.classes(result, page, chosen) if result.class_names else None,
         slices=evaluation_tables.slices(result) if result.slices else None,
         slice_field=listing.shortened(result.slice_field or ""),

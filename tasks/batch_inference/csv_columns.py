@@ -23,10 +23,10 @@ import pyarrow.csv
 from modelyard_runtime.frames import Array, objects
 
 # Cells without a value.
-_MISSING = (
+MISSING_CELLS = frozenset({
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
     "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
-)  # fmt: skip
+})  # fmt: skip
 _TRUTH = {
     "".join(letters): word == "true"
     for word in ("true", "false")
@@ -248,7 +248,7 @@ def parse(
         convert_options=pyarrow.csv.ConvertOptions(
             column_types=types,
             include_columns=list(only),
-            null_values=_MISSING,
+            null_values=list(MISSING_CELLS),
             true_values=_TRUE if has_truths else (),
             false_values=_FALSE if has_truths else (),
             strings_can_be_null=has_missing,

@@ -8,6 +8,7 @@ wide as those of all rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -83,6 +84,13 @@ def replicates(
     Returns:
         Deviations of the figures in each replicate, which is the same one for all models.
     """
+    with np.errstate(all="ignore"):  # a figure that overflows is undefined
+        return _replicates(sample, names, count, check_over)
+
+
+def _replicates(
+    sample: PairedSample, names: Sequence[str] | None, count: int, check_over: CheckOver
+) -> list[dict[str, Array]]:
     rows = _rows_drawn(len(sample.targets), names)
     weigh = [_weigher(sample, at, rows, names) for at in range(len(sample.predictions))]
     whole = [one(np.ones(rows)) for one in weigh]
@@ -95,9 +103,14 @@ def replicates(
             for name, value in one(weights).items():
                 own[name].append(value)
     return [
-        {name: np.array(values) - first[name] for name, values in own.items()}
+        {name: _finite(np.array(values) - first[name]) for name, values in own.items()}
         for own, first in zip(drawn, whole, strict=True)
     ]
+
+
+def _finite(deviations: Array) -> Array:
+    """Deviations with NaN for what has overflowed, so that their differences are no infinities."""
+    return np.where(np.isfinite(deviations), deviations, np.nan)
 
 
 def intervals(
@@ -127,7 +140,9 @@ def intervals(
     for name, value in values.items():
         apart = interval(drawn[name] * scale) if name in drawn else None
         if value is not None and apart is not None:
-            found[name] = (value + apart[0], value + apart[1])
+            low, high = value + apart[0], value + apart[1]
+            if math.isfinite(low) and math.isfinite(high):
+                found[name] = (low, high)
     return found
 
 
@@ -167,9 +182,8 @@ def _numbers(targets: Array, predictions: Array) -> Weigh:
     errors = np.abs(targets - predictions)
     squares = np.square(errors)
     centred = targets - targets.mean() if len(targets) else targets
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = errors / np.abs(targets)
-        logs = np.square(np.log1p(targets) - np.log1p(predictions))
+    relative = errors / np.abs(targets)
+    logs = np.square(np.log1p(targets) - np.log1p(predictions))
     logs[(targets < 0) | (predictions < 0)] = np.nan
 
     def weigh(weights: Array) -> dict[str, float]:
@@ -228,12 +242,11 @@ def _of_matrix(matrix: Array, support: Array, names: Sequence[str]) -> dict[str,
         "recall_micro": float(right / total),
         "f1_micro": float(2 * right / (guessed + total)),
     }
-    with np.errstate(divide="ignore", invalid="ignore"):
-        parts = {
-            "precision": hits / predicted,
-            "recall": hits / support,
-            "f1": 2 * hits / (predicted + support),
-        }
+    parts = {
+        "precision": hits / predicted,
+        "recall": hits / support,
+        "f1": 2 * hits / (predicted + support),
+    }
     for metric, values in parts.items():
         found |= _means(metric, values, support, names)
     return found

@@ -13,6 +13,7 @@ from modelyard_runtime.frames import Array
 
 MISSING, UNKNOWN = -2, -1
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_LONGEST_NUMBER = 4000  # digits; Python refuses integers of more than 4300
 _MOST_CACHED = 100_000
 
 
@@ -20,7 +21,8 @@ def label_text(value: Any) -> str | None:
     """A value as the text of a label; None for a missing one.
 
     Formats differ in how they write a label: ``1``, ``1.0`` and ``"1"`` are the same, and so are
-    ``True`` and ``"true"``.
+    ``True`` and ``"true"``. Any value has a text, and it is valid UTF-8: what JSON can write and
+    nothing else can, such as lone surrogates, is escaped.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -31,17 +33,34 @@ def label_text(value: Any) -> str | None:
     if isinstance(value, int | float):
         return _number_text(value)
     if not isinstance(value, str):
-        return json.dumps(value, default=str)
+        return _nested_text(value)
     text = value.strip()
-    if _NUMBER.fullmatch(text):
-        return _number_text(int(text) if text.lstrip("+-").isdigit() else float(text))
+    if len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text):
+        return _number_text(int(text) if text.lstrip("+-").isdigit() else float(text), text)
+    text = escaped(text)
     return text.lower() if text.lower() in {"true", "false"} else text or None
 
 
-def _number_text(value: float) -> str:
-    if isinstance(value, float) and math.isfinite(value) and value == int(value):
-        value = int(value)
+def _number_text(value: float, written: str = "") -> str:
+    """A number as text; as it was ``written`` if it is beyond what a float holds."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return written or str(value)
+        if value == int(value):
+            value = int(value)
     return str(value)
+
+
+def _nested_text(value: Any) -> str:
+    try:
+        return json.dumps(value, default=str)
+    except (ValueError, RecursionError):  # integers of too many digits, or nested too deeply
+        return f"a {type(value).__name__}"
+
+
+def escaped(text: str) -> str:
+    """A text with lone surrogates, which UTF-8 does not have, as their escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class ClassLabels:
@@ -65,7 +84,9 @@ class ClassLabels:
     def index(self, value: Any) -> int:
         """The number of the class that a value means; ``MISSING`` or ``UNKNOWN``."""
         text = label_text(value)
-        return MISSING if text is None else self._index.get(text, UNKNOWN)
+        if text is None:  # an empty text is a class where one is called so
+            return self._index.get("", MISSING) if isinstance(value, str) else MISSING
+        return self._index.get(text, UNKNOWN)
 
     def indices(self, values: Array) -> Array:
         """The same of an array of values, numbers or objects, as int64."""

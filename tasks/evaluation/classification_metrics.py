@@ -72,14 +72,9 @@ class ClassificationSums:
         self._closing.close()
 
     @property
-    def off_sums(self) -> int:
-        """Rows whose probabilities are off from the sum 1."""
-        return int(self._off.sum())
-
-    @property
-    def unscored(self) -> int:
-        """Rows without a number as the probability of each class."""
-        return int(self._unscored.sum()) if self._has_scores else 0
+    def has_scores(self) -> bool:
+        """Whether a row has had probabilities."""
+        return self._has_scores
 
     def add(
         self, targets: Array, predictions: Array, probabilities: Array | None, slices: Array
@@ -109,9 +104,7 @@ class ClassificationSums:
 
     def _add_scores(self, targets: Array, probabilities: Array, slices: Array) -> None:
         np.add.at(self._scored, (slices, targets), 1)
-        off = np.abs(probabilities.sum(axis=1) - 1) > SUM_TOLERANCE
-        off |= (probabilities < -SUM_TOLERANCE).any(axis=1)
-        np.add.at(self._off, slices[off], 1)
+        np.add.at(self._off, slices[are_off(probabilities)], 1)
         np.add.at(self._losses, slices, row_losses(targets, probabilities))
         self._sorter.add(probabilities, targets, slices)
 
@@ -189,6 +182,13 @@ class ClassificationSums:
 
 def _area(metric: str, curve: RankingCurve) -> float | None:
     return curve.roc_auc if metric == "roc_auc" else curve.average_precision
+
+
+def are_off(probabilities: Array) -> Array:
+    """Which rows have probabilities that are not those of a distribution."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: Array = np.abs(probabilities.sum(axis=1) - 1) > SUM_TOLERANCE
+        return found | (probabilities < -SUM_TOLERANCE).any(axis=1)
 
 
 def row_losses(targets: Array, probabilities: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +262,7 @@ def write(
         "target_field": request.target_field,
         "targets_sha256": scores.targets_sha256,
         "counts": scores.counts.as_json(),
+        "examples": [asdict(one) for one in scores.counts.examples],
         "unseen_targets": dict(scores.counts.unseen.most_common()),
         "remarks": scores.counts.sentences(),
         **scores.overall,

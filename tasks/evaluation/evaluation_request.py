@@ -249,9 +249,9 @@ def check_classes(request: Evaluation) -> None:
         )
     texts = [label_text(name) for name in names]
     for at, text in enumerate(texts):
-        if text is None or text in texts[:at]:
+        if text in texts[:at]:
             raise BadInputError(
-                f"class_names: the name {names[at]!r} is empty, or means the same as another.",
+                f"class_names: the name {names[at]!r} means the same as another.",
                 "Give each class a name of its own; 1, 1.0 and '1' are the same.",
                 code="ClassNamesClash",
             )

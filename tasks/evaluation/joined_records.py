@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from modelyard_runtime.records import column
 
 from infra.errors import BadInputError, RunFailedError
 from registry.flow_kinds import EVALUATE
-from tasks.batch_inference import reading, splitting
+from tasks.batch_inference import csv_columns, reading, splitting
 from tasks.batch_inference.reading import BadRecord
 from tasks.evaluation.evaluation_request import Evaluation
 
@@ -34,7 +35,7 @@ class JoinedBatch:
         is_predicted: Whether there is a prediction.
         predictions: The model's answers, of those that are predicted alone.
         probabilities: Their classes' probabilities likewise; None if the model has none.
-        is_readable: Whether they are records at all; one that is not comes alone.
+        fault: Why they are no records; "" if they are. One that is not comes alone.
     """
 
     rows: Array
@@ -43,7 +44,7 @@ class JoinedBatch:
     is_predicted: Array
     predictions: Array
     probabilities: Array | None
-    is_readable: bool = True
+    fault: str = ""
 
 
 def check_fields(path: Path, name: str, request: Evaluation) -> None:
@@ -97,10 +98,18 @@ def first_outputs(results: Path) -> list[str] | None:
     with results.open("rb") as file:
         line = file.readline()
     try:
-        found = orjson.loads(line)
-    except ValueError:
+        found = _parsed(line)
+    except (ValueError, RecursionError):
         return None
     return [name for name in found if name != "row"] if isinstance(found, dict) else None
+
+
+def _parsed(line: bytes) -> Any:
+    """What a result says; some have what Python writes and orjson refuses, lone surrogates."""
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return json.loads(line)
 
 
 class _Predicted(NamedTuple):
@@ -148,12 +157,12 @@ class _Results:
             return None
         prediction, probabilities = self._fields
         try:
-            found = orjson.loads(line)
+            found = _parsed(line)
             assert isinstance(found["row"], int)
             return _Predicted(
                 found["row"], found.get(prediction), found.get(probabilities, _ABSENT)
             )
-        except (ValueError, TypeError, KeyError, AssertionError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError, AssertionError) as error:
             raise RunFailedError(
                 f"The results of {self._name} have a line that is not a result: "
                 f"{line[:80].decode('utf-8', 'replace')!r}.",
@@ -177,18 +186,34 @@ def read(path: Path, results: Path, name: str, request: Evaluation) -> Iterator[
         OSError: If a file cannot be read.
     """
     found = _Results(results, name, request)
+    raw = _raw_field(request)
     try:
         for part in splitting.split(path, request.input_format, _PART_BYTES):
-            for one in reading.read(path, request.input_format, part, _BATCH):
+            for one in reading.read(path, request.input_format, part, _BATCH, raw):
                 if isinstance(one, BadRecord):  # may come before records that precede it
-                    yield replace(_joined(np.array([one.row]), {}, [], request), is_readable=False)
+                    yield replace(_joined(np.array([one.row]), {}, [], request), fault=one.reason)
                     continue
+                columns = dict(one.columns)
+                if one.keys is not None:
+                    columns[raw] = objects(_values(one.keys, request))
                 predicted = found.of(one.rows)
-                yield _joined(np.asarray(one.rows), dict(one.columns), predicted, request)
+                yield _joined(np.asarray(one.rows), columns, predicted, request)
         if not found.is_read:
             raise _other_rows(name)
     finally:
         found.close()
+
+
+def _raw_field(request: Evaluation) -> str:
+    """The target, where a class is called what a cell of CSV without a value says; else ""."""
+    has_missing = not csv_columns.MISSING_CELLS.isdisjoint(map(str.strip, request.class_names))
+    return request.target_field if request.input_format == "csv" and has_missing else ""
+
+
+def _values(cells: Sequence[Any], request: Evaluation) -> list[Any]:
+    """Cells of CSV as they are written; None for one that has no value and names no class."""
+    missing = csv_columns.MISSING_CELLS - set(map(str.strip, request.class_names))
+    return [None if cell in missing else cell for cell in cells]
 
 
 def _joined(

@@ -11,6 +11,7 @@ from tasks.evaluation.figures import Figures
 
 NAMES = ("mae", "mape", "r2", "rmse", "rmsle")
 _EMPTY = "There are no rows."
+_OVERFLOW = "It cannot be computed of numbers this large: a sum is beyond 1.8e308."
 
 
 class RegressionSums:
@@ -61,13 +62,18 @@ class RegressionSums:
             found.undefine(NAMES, _EMPTY)
             return found
         squares = math.fsum(self._squares)
-        found.put("mae", math.fsum(self._absolute) / rows)
-        relative = None if self.zero_targets else math.fsum(self._relative) / rows
-        found.put("mape", relative, f"{self.zero_targets} targets are 0.")
-        explained = 1 - squares / self._spread if self._spread and rows > 1 else None
-        why = "All targets are the same." if rows > 1 else "There is one row alone."
-        found.put("r2", explained, why)
-        found.put("rmse", math.sqrt(squares / rows))
+        found.put("mae", math.fsum(self._absolute) / rows, _OVERFLOW)
+        if self.zero_targets:
+            found.put("mape", None, f"{self.zero_targets} targets are 0.")
+        else:
+            found.put("mape", math.fsum(self._relative) / rows, _OVERFLOW)
+        if self._spread and rows > 1:
+            is_known = math.isfinite(self._spread)
+            found.put("r2", 1 - squares / self._spread if is_known else None, _OVERFLOW)
+        else:
+            why = "All targets are the same." if rows > 1 else "There is one row alone."
+            found.put("r2", None, why)
+        found.put("rmse", math.sqrt(squares / rows), _OVERFLOW)
         negative = {"targets": self.negative_targets, "predictions": self.negative_predictions}
         reasons = [f"{many} {what} are below 0" for what, many in negative.items() if many]
         logs = None if reasons else math.sqrt(math.fsum(self._log_squares) / rows)
@@ -76,8 +82,14 @@ class RegressionSums:
 
 
 def _add(sums: list[float], value: float) -> None:
-    """Add to a sum that is kept without rounding (Shewchuk's partials, as in ``math.fsum``)."""
+    """Add to a sum that is kept without rounding (Shewchuk's partials, as in ``math.fsum``).
+
+    A sum that overflows is infinite from then on.
+    """
     x = float(value)
+    if not math.isfinite(x + sum(sums)):
+        sums[:] = [math.inf]
+        return
     kept = 0
     for y in sums:
         high = x + y

@@ -3,10 +3,35 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-_MOST_NAMED = 20
+import numpy as np
+from modelyard_runtime.frames import Array
+
+from tasks.evaluation import class_labels
+
+_MOST_UNSEEN = 20
+_MOST_EXAMPLES = 5  # of each count
+_LONGEST = 100  # characters of a value
+
+
+@dataclass(frozen=True)
+class CountedRecord:
+    """A record that is left out, or odd.
+
+    Attributes:
+        count: The count that it is one of, such as ``missing_targets``.
+        file: The name of its file.
+        row: Its number in the file, from 0.
+        reason: What is wrong with it.
+    """
+
+    count: str
+    file: str
+    row: int
+    reason: str
 
 
 @dataclass
@@ -20,12 +45,13 @@ class RowCounts:
         missing_targets: Records without a true value.
         unseen_targets: Records whose true value is no class, or no finite number.
         failed: Records that the model did not predict.
-        missing_predictions: Records whose prediction is not a number, of a regression.
+        missing_predictions: Records whose prediction is not a finite number, of a regression.
         unknown_predictions: Evaluated records that were predicted to be of no known class.
         off_sums: Evaluated records whose probabilities are off from the sum 1.
         missing_probabilities: Evaluated records without a number for each class.
         contradictions: Evaluated records whose predicted class is not the most probable one.
         unseen: How often true values occur that are no class; the first ones.
+        examples: The first records of each count.
     """
 
     records: int = 0
@@ -40,13 +66,39 @@ class RowCounts:
     missing_probabilities: int = 0
     contradictions: int = 0
     unseen: collections.Counter[str] = field(default_factory=collections.Counter)
+    examples: list[CountedRecord] = field(default_factory=list)
+
+    def add(
+        self, count: str, file: str, rows: Array, is_counted: Array, reason: Callable[[int], str]
+    ) -> None:
+        """Count records, and name the first of them.
+
+        Args:
+            count: The name of the count.
+            file: The name of their file.
+            rows: Numbers of records in the file.
+            is_counted: Which of them are counted.
+            reason: What is wrong with one of ``rows``, by its position there.
+        """
+        many = int(np.count_nonzero(is_counted))
+        if not many:
+            return
+        left = max(0, _MOST_EXAMPLES - getattr(self, count))
+        setattr(self, count, getattr(self, count) + many)
+        for at in np.flatnonzero(is_counted)[:left].tolist():
+            self.examples.append(CountedRecord(count, file, int(rows[at]), reason(at)))
+
+    def clear(self, count: str) -> None:
+        """Count no record, such as ones without probabilities of a model that has none."""
+        setattr(self, count, 0)
+        self.examples = [one for one in self.examples if one.count != count]
 
     def add_unseen(self, values: list[Any]) -> None:
-        """Count true values that are no class."""
-        self.unseen_targets += len(values)
+        """Count the texts of true values that are no class."""
         for value in values:
-            text = str(value)[:100]
-            if text in self.unseen or len(self.unseen) < _MOST_NAMED:
+            text = shown(value) if not isinstance(value, str) else value[:_LONGEST]
+            text = class_labels.escaped(text)
+            if text in self.unseen or len(self.unseen) < _MOST_UNSEEN:
                 self.unseen[text] += 1
 
     def as_json(self) -> dict[str, int]:
@@ -56,20 +108,39 @@ class RowCounts:
     def sentences(self) -> list[str]:
         """What people should know: each count of records that are left out, or odd."""
         named = ", ".join(f"{text!r} ({count})" for text, count in self.unseen.most_common(5))
-        told = {
-            "lines are not records": self.unreadable,
-            "records have no true value": self.missing_targets,
-            f"records have a true value that is no class or number: {named}": self.unseen_targets,
-            "records were not predicted": self.failed,
-            "predictions are not numbers": self.missing_predictions,
-            "predictions are of no known class, and count as wrong": self.unknown_predictions,
-            "records have probabilities that are off from the sum 1": self.off_sums,
-            "records have no number as the probability of each class": self.missing_probabilities,
+        said = {
+            "unreadable": "lines are not records",
+            "missing_targets": "records have no true value",
+            "unseen_targets": f"records have a true value that is no class or number: {named}",
+            "failed": "records were not predicted",
+            "missing_predictions": "predictions are not finite numbers",
+            "unknown_predictions": "predictions are of no known class, and count as wrong",
+            "off_sums": "records have probabilities that are off from the sum 1",
+            "missing_probabilities": "records have no number as the probability of each class",
         }
-        lines = [f"{count:,} of {self.records:,} {what}." for what, count in told.items() if count]
+        first: dict[str, CountedRecord] = {}
+        for one in self.examples:
+            first.setdefault(one.count, one)
+        lines = [
+            f"{getattr(self, name):,} of {self.records:,} {what}; the first one is row "
+            f"{first[name].row} of {first[name].file}."
+            for name, what in said.items()
+            if getattr(self, name)
+        ]
         if 2 * self.contradictions > self.evaluated:
             lines.append(
                 f"{self.contradictions:,} of {self.evaluated:,} predictions are not of the most "
                 "probable class: class_names may not be in the model's order."
             )
         return lines
+
+
+def shown(value: Any) -> str:
+    """A value of a record for people, shortened."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # integers of too many digits, or nested too deeply
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

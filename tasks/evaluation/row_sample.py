@@ -45,7 +45,7 @@ class RowSample:
         self._rows = 0
 
     def add(self, ids: Array, columns: dict[str, Array]) -> None:
-        """Add rows by their hashes, with equally long columns."""
+        """Add rows by their hashes, with equally long columns, which some rows may lack."""
         chosen = ids <= self._limit
         if not chosen.any():
             return
@@ -64,8 +64,11 @@ class RowSample:
             self._limit = self._held[0]["id"][-1]
 
     def _joined(self) -> dict[str, Array]:
-        names = self._held[0]
-        return {name: np.concatenate([held[name] for held in self._held]) for name in names}
+        shapes = {name: column for held in self._held for name, column in held.items()}
+        return {
+            name: np.concatenate([_column(held, name, like) for held in self._held])
+            for name, like in shapes.items()
+        }
 
     def columns(self) -> dict[str, Array]:
         """The rows by their hashes, ascending, which are the column ``id``."""
@@ -73,6 +76,13 @@ class RowSample:
             return {"id": np.empty(0, np.uint64)}
         self._compact()
         return self._held[0]
+
+
+def _column(held: dict[str, Array], name: str, like: Array) -> Array:
+    """A column of rows; NaN where these rows have none, and others have one like this."""
+    if name in held:
+        return held[name]
+    return np.full((len(held["id"]), *like.shape[1:]), np.nan)
 
 
 def write(columns: dict[str, Array], path: Path) -> None:

@@ -14,14 +14,22 @@ from modelyard_runtime.frames import Array
 
 from infra.errors import RunFailedError
 from registry.flow_kinds import EVALUATE
-from tasks.evaluation import bootstrap, class_labels, error_curves, row_sample
+from tasks.evaluation import (
+    answers,
+    bootstrap,
+    class_labels,
+    classification_metrics,
+    error_curves,
+    row_sample,
+)
+from tasks.evaluation.answers import ClassReader
 from tasks.evaluation.class_labels import MISSING, UNKNOWN, ClassLabels
 from tasks.evaluation.classification_metrics import ClassificationResult, ClassificationSums
 from tasks.evaluation.evaluation_request import Evaluation
 from tasks.evaluation.figures import CheckOver
 from tasks.evaluation.joined_records import JoinedBatch
 from tasks.evaluation.regression_metrics import RegressionSums
-from tasks.evaluation.row_counts import RowCounts
+from tasks.evaluation.row_counts import RowCounts, shown
 from tasks.evaluation.row_sample import RowSample
 from tasks.evaluation.slicing import MOST_SLICES, SliceNumbers
 
@@ -56,6 +64,7 @@ class Scorer:
         """Score as ``request`` asks, with files in ``folder``."""
         self._request = request
         self._labels = ClassLabels(request.class_names)
+        self._reader = ClassReader(self._labels)
         self._slices = SliceNumbers(request.slice_field)
         most = MOST_SLICES + 1 if request.slice_field else 1
         self._counts = RowCounts()
@@ -69,6 +78,8 @@ class Scorer:
 
     def __enter__(self) -> Scorer:
         self._closing.enter_context(self._classes)
+        # A figure that overflows is undefined, for a reason.
+        self._closing.enter_context(np.errstate(all="ignore"))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,8 +94,8 @@ class Scorer:
         self._targets.update(f"{name}\n".encode())
         for batch in batches:
             self._counts.records += len(batch.rows)
-            if not batch.is_readable:
-                self._counts.unreadable += len(batch.rows)
+            if batch.fault:
+                self._count_unreadable(name, batch)
                 continue
             texts = class_labels.texts(batch.targets)
             self._targets.update("\0".join(map(str, texts.tolist())).encode() + b"\n")
@@ -95,88 +106,102 @@ class Scorer:
 
     def _add_classes(self, name: str, batch: JoinedBatch) -> None:
         targets = self._labels.indices(batch.targets)
-        self._counts.missing_targets += int(np.count_nonzero(targets == MISSING))
-        self._counts.add_unseen(batch.targets[targets == UNKNOWN].tolist())
-        known = targets >= 0
-        self._counts.failed += int(np.count_nonzero(known & ~batch.is_predicted))
+        is_unseen, known = targets == UNKNOWN, targets >= 0
+        values = batch.targets
+        self._counts.add(
+            "unseen_targets", name, batch.rows, is_unseen,
+            lambda at: f"Its true value {shown(values[at])} is no class.",
+        )  # fmt: skip
+        self._counts.add_unseen(values[is_unseen].tolist())
+        self._count_lost(name, batch, targets == MISSING, known)
         chosen = known & batch.is_predicted
         if not chosen.any():
             return
         among = known[batch.is_predicted]
-        answers, probabilities = self._answers(batch, among)
+        said = batch.predictions[among]
+        probabilities = None if batch.probabilities is None else batch.probabilities[among]
+        predicted, scores = self._reader.read(said, probabilities)
         targets, rows = targets[chosen], batch.rows[chosen]
         self._counts.evaluated += len(rows)
-        self._counts.unknown_predictions += int(np.count_nonzero(answers < 0))
-        if probabilities is not None:
-            likeliest = np.where(np.isnan(probabilities), -np.inf, probabilities).argmax(axis=1)
-            self._counts.contradictions += int(np.count_nonzero(answers != likeliest))
-        self._classes.add(targets, answers, probabilities, self._sliced(batch, chosen))
-        columns = {"target": targets, "prediction": answers}
-        if probabilities is not None:
-            columns["probabilities"] = probabilities
+        self._counts.add(
+            "unknown_predictions", name, rows, predicted < 0,
+            lambda at: f"Its prediction {shown(said[at])} is no class.",
+        )  # fmt: skip
+        self._count_scores(name, rows, predicted, scores)
+        self._classes.add(targets, predicted, scores, self._sliced(batch, chosen))
+        columns = {"target": targets, "prediction": predicted}
+        if scores is not None:
+            columns["probabilities"] = scores
         self._sample.add(row_sample.hashes(name, rows), columns)
 
-    def _answers(self, batch: JoinedBatch, among: Array) -> tuple[Array, Array | None]:
-        """Predicted classes and probabilities, of ``among`` the predicted records."""
-        classes = len(self._labels)
-        found, probabilities = batch.predictions, batch.probabilities
-        if probabilities is None and found.ndim == 2 and found.shape[1] == classes:
-            found, probabilities = found[:, 0], found  # an answer that is the probabilities
-            likeliest = True
+    def _count_unreadable(self, name: str, batch: JoinedBatch) -> None:
+        every = np.full(len(batch.rows), True)
+        self._counts.add("unreadable", name, batch.rows, every, lambda _: batch.fault)
+
+    def _count_lost(
+        self, name: str, batch: JoinedBatch, is_missing: Array, is_known: Array
+    ) -> None:
+        """Count records without a true value, and those that were not predicted."""
+        self._counts.add(
+            "missing_targets", name, batch.rows, is_missing, lambda _: "It has no true value."
+        )
+        self._counts.add(
+            "failed", name, batch.rows, is_known & ~batch.is_predicted,
+            lambda _: "The model did not predict it; errors.jsonl of the predictions says why.",
+        )  # fmt: skip
+
+    def _count_scores(
+        self, name: str, rows: Array, predicted: Array, scores: Array | None
+    ) -> None:
+        """Count records whose probabilities are odd."""
+        if scores is None:
+            is_whole = np.zeros(len(rows), bool)
         else:
-            likeliest = bool(found.dtype == object and all(one is None for one in found.tolist()))
-        scores = None if probabilities is None else self._probabilities(probabilities[among])
-        if likeliest and scores is not None:
-            return np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1), scores
-        return self._labels.indices(_flat(found)[among]), scores
-
-    def _probabilities(self, found: Array) -> Array:
-        """Probabilities of the shape (rows, classes); NaN where one is missing.
-
-        Raises:
-            RunFailedError: With the code ``ClassNamesMismatch``.
-        """
-        classes = len(self._labels)
-        if found.dtype == object:
-            found = np.array([_numbers(one, classes) for one in found.tolist()]).reshape(
-                len(found), -1
-            )
-        found = found.astype(np.float64).reshape(len(found), -1)
-        if classes == 2 and found.shape[1] == 1:  # of the second class alone
-            found = np.hstack([1 - found, found])
-        if found.shape[1] != classes:
-            raise RunFailedError(
-                f"The model gives {found.shape[1]} probabilities, and class_names has {classes} "
-                "names.",
-                "Name every class of the model, in the order of its probabilities.",
-                state=EVALUATE.failure,
-                code="ClassNamesMismatch",
-            )
-        return found
+            is_whole = answers.is_whole(scores)
+            sums = scores.sum(axis=1)
+            self._counts.add(
+                "off_sums", name, rows, is_whole & classification_metrics.are_off(scores),
+                lambda at: f"Its probabilities have the sum {sums[at]:.6g}, the lowest is "
+                f"{scores[at].min():.6g}.",
+            )  # fmt: skip
+            likeliest = scores[is_whole].argmax(axis=1)
+            self._counts.contradictions += int(np.count_nonzero(predicted[is_whole] != likeliest))
+        self._counts.add(
+            "missing_probabilities", name, rows, ~is_whole,
+            lambda _: "It has no finite number as the probability of each class.",
+        )  # fmt: skip
 
     def _add_numbers(self, name: str, batch: JoinedBatch) -> None:
-        targets = _floats(batch.targets)
-        texts = class_labels.texts(batch.targets)
+        values = batch.targets
+        targets = answers.numbers(values)
+        texts = class_labels.texts(values)
         is_missing = np.array([text is None for text in texts.tolist()], bool)
         known = np.isfinite(targets)
-        self._counts.missing_targets += int(np.count_nonzero(is_missing))
-        self._counts.add_unseen(batch.targets[~known & ~is_missing].tolist())
-        self._counts.failed += int(np.count_nonzero(known & ~batch.is_predicted))
-        answers = np.full(len(targets), np.nan)
-        answers[batch.is_predicted] = _floats(_flat(batch.predictions))
-        chosen = known & batch.is_predicted & np.isfinite(answers)
-        self._counts.missing_predictions += int(
-            np.count_nonzero(known & batch.is_predicted & ~np.isfinite(answers))
-        )
-        targets, answers = targets[chosen], answers[chosen]
+        is_unseen = ~known & ~is_missing
+        self._counts.add(
+            "unseen_targets", name, batch.rows, is_unseen,
+            lambda at: _not_finite("true value", values[at], targets[at]),
+        )  # fmt: skip
+        self._counts.add_unseen(values[is_unseen].tolist())
+        self._count_lost(name, batch, is_missing, known)
+        chosen = known & batch.is_predicted
+        said = batch.predictions[known[batch.is_predicted]]
+        predicted, rows = answers.numbers(answers.flat(said)), batch.rows[chosen]
+        is_number = np.isfinite(predicted)
+        self._counts.add(
+            "missing_predictions", name, rows, ~is_number,
+            lambda at: _not_finite("prediction", said[at], predicted[at]),
+        )  # fmt: skip
+        chosen[chosen] = is_number
+        targets, predicted, rows = targets[chosen], predicted[is_number], rows[is_number]
         self._counts.evaluated += len(targets)
         slices = self._sliced(batch, chosen)
         for number in np.unique(slices).tolist():
             own = slices == number
-            self._numbers[number].add(targets[own], answers[own])
-        self._numbers[-1].add(targets, answers)
-        ids = row_sample.hashes(name, batch.rows[chosen])
-        self._sample.add(ids, {"target": targets, "prediction": answers})
+            self._numbers[number].add(targets[own], predicted[own])
+        self._numbers[-1].add(targets, predicted)
+        columns = {"target": targets, "prediction": predicted}
+        self._sample.add(row_sample.hashes(name, rows), columns)
 
     def _sliced(self, batch: JoinedBatch, chosen: Array) -> Array:
         values = None if batch.slices is None else batch.slices[chosen]
@@ -201,8 +226,9 @@ class Scorer:
         sample = self._sample.columns()
         names = self._request.class_names if self._is_classification else None
         if names is not None:
-            counts.off_sums = self._classes.off_sums
-            counts.missing_probabilities = self._classes.unscored
+            self._reader.check()
+            if not self._classes.has_scores:
+                counts.clear("missing_probabilities")
             results = self._classes.results()
             found = [one.as_json(names) for one in results]
             curves = _curves(results[-1], names)
@@ -212,13 +238,13 @@ class Scorer:
             rows = [one.rows for one in self._numbers]
             errors = error_curves.of(sample)
             curves = {"errors": errors} if errors else {}
-        shown = [{"records": many, **one} for many, one in zip(rows, found, strict=True)]
-        slices = dict(zip(values, shown, strict=False))
+        parts = [{"records": many, **one} for many, one in zip(rows, found, strict=True)]
+        slices = dict(zip(values, parts, strict=False))
         intervals = bootstrap.intervals(
-            shown[-1]["metrics"], sample, counts.evaluated, names, self._check_over
+            parts[-1]["metrics"], sample, counts.evaluated, names, self._check_over
         )
         targets = self._targets.hexdigest()
-        return Scores(counts, shown[-1], slices, intervals, curves, sample, targets)
+        return Scores(counts, parts[-1], slices, intervals, curves, sample, targets)
 
 
 def _curves(result: ClassificationResult, names: list[str]) -> dict[str, Any]:
@@ -228,28 +254,8 @@ def _curves(result: ClassificationResult, names: list[str]) -> dict[str, Any]:
     return {}
 
 
-def _flat(values: Array) -> Array:
-    """Values of records; a list of one value is that value."""
-    return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else (
-        values if values.ndim == 1 else np.array([str(one) for one in values.tolist()], object)
-    )  # fmt: skip
-
-
-def _floats(values: Array) -> Array:
-    if values.dtype.kind in "biuf":
-        return values.astype(np.float64)
-    return np.array([_number(one) for one in values.tolist()], np.float64)
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return float("nan")
-
-
-def _numbers(value: Any, count: int) -> list[float]:
-    """Probabilities of a record; NaN for each where it has none."""
-    if not isinstance(value, list):
-        return [float("nan")] * count
-    return [_number(one) for one in value]
+def _not_finite(what: str, value: Any, number: float) -> str:
+    """Why a value is not a finite number."""
+    if np.isnan(number):
+        return f"Its {what} {shown(value)} is not a number."
+    return f"Its {what} {shown(value)} is not finite: beyond 1.8e308, the largest float."

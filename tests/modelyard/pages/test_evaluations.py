@@ -59,7 +59,10 @@ def check_harmless(page: str) -> None:
 class TestClassification:
     @pytest.fixture(autouse=True)
     def _binary(self, world: World, page: Any) -> None:
-        result = evaluated.classified(["no", "yes"], remarks=["1 record has no true value."])
+        missing = {"count": "missing_targets", "file": "a.csv", "row": 7, "reason": "No value."}
+        result = evaluated.classified(
+            ["no", "yes"], remarks=["1 record has no true value."], examples=[missing]
+        )
         result["metrics"]["f1"] = None
         result["undefined"]["f1"] = "It is undefined for every class."
         evaluated.keep(world, result, evaluated.curves(["no", "yes"]))
@@ -76,6 +79,9 @@ class TestClassification:
         assert "<dt>Records</dt><dd>8 of 9 evaluated</dd>" in shown
         assert '<a href="http://mlflow/m1">Metrics in MLflow</a>' in shown
         assert "1 record has no true value." in shown
+        assert cells(shown, "Records that are left out, or odd: the first of each kind") == [
+            ["File", "Row", "Reason"], ["a.csv", "7", "No value."],
+        ]  # fmt: skip
 
     def test_metrics_have_their_means_and_why_they_are_undefined(self, page: Any) -> None:
         shown = page()
@@ -182,6 +188,7 @@ def test_names_of_data_and_models_are_escaped(world: World, page: Any) -> None:
     slices = {name: {"records": 4, "metrics": evaluated.figures(names)} for name in names}
     result = evaluated.classified(
         names, target_field=HOSTILE, slice_field=HOSTILE, slices=slices, remarks=[HOSTILE],
+        examples=[{"count": HOSTILE, "file": HOSTILE, "row": 1, "reason": HOSTILE}],
         notes={"f1": HOSTILE}, undefined={"recall": HOSTILE},
         data={"uri": HOSTILE, "files": [], "sha256": HOSTILE},
     )  # fmt: skip

@@ -47,7 +47,7 @@ def test_what_can_run_is_taken(home: Home, given: dict[str, Any], more: dict[str
         ({"class_names": list(range(51))}, "ClassesTooMany"),
         ({"class_names": ["a", "b", "a"]}, "ClassNamesClash"),
         ({"class_names": ["1", "1.0"]}, "ClassNamesClash"),
-        ({"class_names": ["a", " "]}, "ClassNamesClash"),
+        ({"class_names": ["", " "]}, "ClassNamesClash"),
         ({"task": "regression"}, "ClassNamesUnused"),
         ({"slice_field": "y"}, "TargetFieldTwice"),
         ({"drop_fields": ["y"]}, "TargetFieldTwice"),
