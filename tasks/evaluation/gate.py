@@ -6,6 +6,7 @@ It knows nothing of models, runs or aliases, so whatever has an old and a new si
 
 from __future__ import annotations
 
+import json
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -19,8 +20,9 @@ from infra.errors import BadInputError
 from tasks.evaluation import bootstrap
 
 _NUMBER = r"\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
+_QUOTED = r'"(?:[^"\\]|\\.)*"'  # as in JSON
 _RULE = re.compile(
-    rf"\s*(?P<metric>[^<>=]+?)\s*(?P<compare><=|>=|<|>)\s*"
+    rf"\s*(?P<metric>[^<>=/]+/{_QUOTED}|[^<>=]+?)\s*(?P<compare><=|>=|<|>)\s*"
     rf"(?:(?P<old>old)(?:\s*(?P<sign>[-+*])\s*(?P<by>{_NUMBER}))?|(?P<fixed>-?{_NUMBER}))\s*"
 )
 _LEVEL = 0.95
@@ -97,15 +99,19 @@ class GateVerdict:
 def parse(text: str) -> GateRule:
     """Read a rule: ``METRIC >= old + 0.01``, ``METRIC <= old * 0.95``, ``METRIC > 0.9``.
 
+    A class may be quoted as in JSON: ``recall/"a >= b" > 0.9``.
+
     Raises:
         BadInputError: With the code ``GateInvalid``.
     """
     found = _RULE.fullmatch(text)
-    if found is None:
+    metric = None if found is None else _unquoted(found["metric"])
+    if found is None or metric is None:
         raise BadInputError(
             f"The gate {text[:80]!r} is not a rule.",
             "Write METRIC, then >=, >, <= or <, then a number, old, or old with + - * and a "
-            "number: 'roc_auc >= old + 0.01'.",
+            "number: 'roc_auc >= old + 0.01'. Quote a class that has <, > or = in its name: "
+            "'recall/\"<18\" > 0.9'.",
             code="GateInvalid",
         )
     by, sign = float(found["by"] or 0), found["sign"]
@@ -114,12 +120,23 @@ def parse(text: str) -> GateRule:
         factor = by
     return GateRule(
         text.strip(),
-        found["metric"],
+        metric,
         found["compare"][0] == ">",
         "=" not in found["compare"],
         factor,
         float(found["fixed"]) if found["fixed"] else offset,
     )
+
+
+def _unquoted(metric: str) -> str | None:
+    """A metric with its class as it is called; None if the quotes hold no JSON."""
+    name, slash, of = metric.partition("/")
+    if not of.startswith('"') or not re.fullmatch(_QUOTED, of):
+        return metric
+    try:
+        return f"{name}{slash}{json.loads(of)}"
+    except ValueError:
+        return None
 
 
 def judge(rule: GateRule, new: GateSide, old: GateSide | None) -> GateVerdict:

@@ -24,6 +24,13 @@ def side(value: float | None, spread: np.ndarray = SPREAD, name: str = "roc_auc"
         ("mae < 2.5", ("mae", False, True, 0, 2.5)),
         ("r2 >= -0.5", ("r2", True, False, 0, -0.5)),
         ("f1 > old", ("f1", True, True, 1, 0)),
+        ('recall/"a >= b"> 0.9', ("recall/a >= b", True, True, 0, 0.9)),
+        ('f1/"<18" <= old + 1', ("f1/<18", False, False, 1, 1)),
+        ('f1/" \\"x\\" / \\u00e9" > old', ('f1/ "x" / é', True, True, 1, 0)),
+        ('f1/"" > 1', ("f1/", True, True, 0, 1)),
+        ('f1/x "y" > 1', ('f1/x "y"', True, True, 0, 1)),
+        ("f1/it's > 1", ("f1/it's", True, True, 0, 1)),
+        ('f1/"a" or "b" > 1', ('f1/"a" or "b"', True, True, 0, 1)),
     ],
 )
 def test_rules(text: str, wanted: tuple[object, ...]) -> None:
@@ -36,7 +43,18 @@ def test_rules(text: str, wanted: tuple[object, ...]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "roc_auc", "roc_auc == old", "roc_auc >= new", ">= 0.5", "f1 >= old + x", "a > 1 2"],
+    [
+        "",
+        "roc_auc",
+        "roc_auc == old",
+        "roc_auc >= new",
+        ">= 0.5",
+        "f1 >= old + x",
+        "a > 1 2",
+        'f1/"a > b > 1',
+        'f1/"\\x" > 1',
+        "f1/a >= b > 1",
+    ],
 )
 def test_what_is_not_a_rule_is_refused(text: str) -> None:
     with pytest.raises(BadInputError) as raised:
