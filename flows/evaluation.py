@@ -91,6 +91,16 @@ def _followed(context: RunContext, run_id: str) -> InferenceStatus | None:
         notifier.close()
 
 
+# What to do where a retry alone resumes nothing, by the code of the batch inference's error.
+_ANEW = "A retry cannot resume it: start a new evaluation, as with modelyard runs copy."
+_REMEDIES = {
+    predicting.TOO_MANY_FAILED: "To allow more: modelyard runs update {} -p max_failed=N; a retry "
+    "of the evaluation resumes it then.",
+    "InputChanged": _ANEW,
+    "RunDeleted": _ANEW,
+}
+
+
 def _unpredicted(run_id: str, status: InferenceStatus | None) -> RunFailedError:
     if status is None:
         reason, code = f"its run {run_id} was deleted", "RunDeleted"
@@ -98,12 +108,10 @@ def _unpredicted(run_id: str, status: InferenceStatus | None) -> RunFailedError:
         code = status.error_code or "BatchInferenceFailed"
         said = status.message.removeprefix(f"{code}: ")
         reason = f"{status.word}: {said or 'no reason'}"
-    hint = f"Its log has more: modelyard runs logs {run_id}. A retry of the evaluation resumes it."
-    if code == predicting.TOO_MANY_FAILED:
-        hint += f" To allow more before: modelyard runs update {run_id} -p max_failed=N."
+    remedy = _REMEDIES.get(code, "A retry of the evaluation resumes it.").format(run_id)
     return RunFailedError(
         f"The batch inference {run_id} did not predict everything: {reason}",
-        hint,
+        f"Its log has more: modelyard runs logs {run_id}. {remedy}",
         state=flow_kinds.EVALUATE.failure,
         code=code,
     )

@@ -308,7 +308,7 @@ def _input_changed(name: str) -> BadInputError:
     """The error of a file that is not the one of the plan any more."""
     return BadInputError(
         f"input_uri: {name} was changed or removed while it was predicted.",
-        "Start a new batch inference; a retry would mix the results of two inputs.",
+        "Start a new run: a retry would mix the results of two inputs.",
         code="InputChanged",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,10 +14,11 @@ from typing import Any
 from infra.errors import ConflictError, NotFoundError
 from infra.mlflow import MlflowException
 from registry import evaluations, tracking
-from registry.evaluation_results import CURVES, FOLDER, RESULT, SAMPLE
+from registry.evaluation_results import CURVES, EVALUATED_TAG, FOLDER, RESULT, SAMPLE
 from registry.evaluations import KIND, EvaluationView
 from registry.models import model_aliases, models
 from registry.runs import runs
+from registry.runs.run_views import RunView
 from tasks.evaluation import comparison, gate, row_sample
 from tasks.evaluation.comparison import EvaluationRecord
 from tasks.evaluation.gate import GateVerdict
@@ -24,6 +26,7 @@ from tasks.evaluation.gate import GateVerdict
 # Fewer records are no ground for a decision.
 _FEWEST = 30
 _MOST_TRIED = 20
+_REFERENCE = re.compile(r"(models:/|)([^/@]+)([/@].+)")
 
 
 def find(key: str) -> EvaluationRecord:
@@ -49,16 +52,17 @@ def read(mlflow_run_id: str, name: str = "") -> EvaluationRecord:
     client = tracking.client()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            shown = name or client.get_run(mlflow_run_id).info.run_name
+            run = client.get_run(mlflow_run_id)
             client.download_artifacts(mlflow_run_id, FOLDER, folder)
             place = next(Path(folder).rglob(RESULT)).parent
         except (MlflowException, StopIteration, OSError) as error:
             raise _missing(f"The evaluation {name or mlflow_run_id} has no result.") from error
         result: dict[str, Any] = json.loads((place / RESULT).read_bytes())
+        result["model"] = run.data.tags.get(EVALUATED_TAG, result["model"])  # as it is called now
         curves = place / CURVES
         return EvaluationRecord(
             str(result["flow_run_id"]),
-            shown,
+            name or run.info.run_name,
             result,
             json.loads(curves.read_bytes()) if curves.exists() else {},
             row_sample.read(place / SAMPLE),
@@ -79,13 +83,22 @@ def list_all(limit: int = 50) -> list[EvaluationView]:
         EvaluationView(
             id=run.id,
             name=run.name,
-            model=str(run.parameters.get("model", "")),
+            model=_model_now(run),
             task=str(run.parameters.get("task", "classification")),
             state=run.state,
             started=run.started,
         )
         for run in runs.list_all(flow=KIND, limit=limit)
     ]
+
+
+def _model_now(run: RunView) -> str:
+    """The model that a run was given, by the name that it has now."""
+    given = str(run.parameters.get("model", ""))
+    found = _REFERENCE.fullmatch(given)
+    if found is None or run.created is None:
+        return given
+    return f"{found[1]}{model_aliases.current_name(found[2], run.created)}{found[3]}"
 
 
 def show(key: str) -> dict[str, Any]:

@@ -10,9 +10,14 @@ from registry.evaluations import InferenceStatus
 
 
 @pytest.mark.parametrize(
-    ("code", "may_allow_more"), [("TooManyRecordsFailed", True), ("BatchInferenceFailed", False)]
+    ("code", "remedy"),
+    [
+        ("TooManyRecordsFailed", "modelyard runs update the-id -p max_failed=N; a retry of the"),
+        ("BatchInferenceFailed", "A retry of the evaluation resumes it."),
+        ("InputChanged", "A retry cannot resume it: start a new evaluation"),
+    ],
 )
-def test_a_batch_inference_that_fails_says_what_to_do(code: str, may_allow_more: bool) -> None:
+def test_a_batch_inference_that_fails_says_what_to_do(code: str, remedy: str) -> None:
     status = InferenceStatus(
         word="FAIL BATCH INFERENCE", is_final=True, error_code=code, message=f"{code}: why"
     )
@@ -20,7 +25,17 @@ def test_a_batch_inference_that_fails_says_what_to_do(code: str, may_allow_more:
     error = evaluation._unpredicted("the-id", status)
 
     assert (error.code, "FAIL BATCH INFERENCE: why" in error.message) == (code, True)
-    assert ("runs update the-id -p max_failed=N" in str(error.hint)) is may_allow_more
+    assert remedy in str(error.hint)
+    assert ("A retry of the evaluation resumes it." in str(error.hint)) is (
+        code == "BatchInferenceFailed"
+    )
+
+
+def test_a_batch_inference_that_was_deleted_is_not_resumed() -> None:
+    error = evaluation._unpredicted("the-id", None)
+
+    assert error.code == "RunDeleted"
+    assert "start a new evaluation" in str(error.hint)
 
 
 def test_classes_of_any_name_have_metrics_of_their_own() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from infra.errors import ConflictError, ModelyardError
+from registry.evaluation_results import EVALUATED_TAG
+from registry.runs.run_views import RunView
 from tasks.evaluation import evaluation_records
 from tests.tasks.evaluation.test_comparison import record
 
@@ -135,3 +140,51 @@ def test_the_newest_evaluation_of_the_new_version_is_judged(
         evaluation_records.promote("m", 2, "best", ["f1 > old"])
 
     assert raised.value.code == "EvaluationsNotComparable"
+
+
+def test_a_renamed_model_is_called_by_its_new_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(tmp_path, "kept", 1)  # models:/kept/1
+    run = SimpleNamespace(
+        info=SimpleNamespace(run_name="judged"),
+        data=SimpleNamespace(tags={EVALUATED_TAG: "models:/renamed/1"}),
+    )
+
+    class Client:
+        def get_run(self, _: str) -> Any:
+            return run
+
+        def download_artifacts(self, _: str, folder: str, into: str) -> None:
+            shutil.copytree(tmp_path / "kept", Path(into) / folder)
+
+    monkeypatch.setattr(evaluation_records.tracking, "client", Client)
+
+    found = evaluation_records.read("m")
+
+    assert (found.name, found.model) == ("judged", "models:/renamed/1")
+    run.data.tags.clear()
+    assert evaluation_records.read("m", "asked").model == "models:/kept/1"
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [("old/3", "new/3"), ("old@best", "new@best"), ("models:/old/3", "models:/new/3"),
+     ("other/1", "other/1"), ("", "")],
+)  # fmt: skip
+def test_a_list_has_the_new_names_as_well(
+    monkeypatch: pytest.MonkeyPatch, given: str, shown: str
+) -> None:
+    run = RunView(
+        id="r", name="judged", flow="evaluate", state="COMPLETE", created=datetime.now(UTC),
+        parameters={"model": given},
+    )  # fmt: skip
+    monkeypatch.setattr(evaluation_records.runs, "list_all", lambda **_: [run])
+    monkeypatch.setattr(
+        evaluation_records.model_aliases, "current_name",
+        lambda name, _: "new" if name == "old" else name,
+    )  # fmt: skip
+
+    (found,) = evaluation_records.list_all()
+
+    assert found.model == shown
