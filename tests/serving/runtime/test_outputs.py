@@ -166,3 +166,9 @@ def test_times_have_json() -> None:
     assert frames.plain(datetime.datetime(2020, 1, 2, tzinfo=zone)) == "2020-01-02T00:00:00+00:00"
     assert frames.plain(np.datetime64("NaT")) is None
     assert frames.plain(np.array(["2020-01-02"], dtype="datetime64[D]")) == ["2020-01-02"]
+
+
+def test_what_has_no_rows_is_of_a_type_that_others_have_too() -> None:
+    assert [outputs(one)["prediction"].dtype for one in ("a", 2.5)] == [object, np.float64]
+    with pytest.raises(ModelError, match="complex128 has no JSON"):
+        outputs(1j)

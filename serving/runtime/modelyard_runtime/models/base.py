@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -113,7 +114,7 @@ def features(
     if set(inputs) == {INPUT} and (INPUT not in names or inputs[INPUT].ndim > 1):
         array = inputs[INPUT]
         if array.dtype == object:
-            raise ModelError(f"The model takes numbers; a row has {_shown(array[0])}.")
+            raise ModelError(f"The model takes numbers; a row has {reprlib.repr(array[0])}.")
         array = array.reshape(len(array), -1) if array.ndim != 2 and width else array
         wanted = len(names) or width
         if wanted and array.shape[-1] != wanted:
@@ -177,7 +178,7 @@ def as_array(value: Any) -> Array:
         value = value.filled(np.nan) if value.dtype.kind == "f" else objects(value.tolist())
     kind = value.dtype.kind
     if value.ndim == 0:  # no rows
-        return np.asarray(value)
+        return as_array(value.reshape(1)).reshape(())
     if kind in "biuf":
         native = np.float64 if value.dtype.itemsize > _WIDEST else value.dtype.newbyteorder("=")
         return np.asarray(value, dtype=native)
@@ -228,8 +229,3 @@ def _listed(names: Sequence[str]) -> str:
     most = 8
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

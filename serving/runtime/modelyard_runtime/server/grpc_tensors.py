@@ -108,5 +108,5 @@ def write(request: InferRequest, outputs: Columns, name: str, version: str) -> A
 def _values(array: Array) -> list[Any]:
     values = array.ravel().tolist()
     if array.dtype == object:
-        return [one.encode() if isinstance(one, str) else one for one in values]
+        return list(map(tensors.text_bytes, values))
     return list(values)

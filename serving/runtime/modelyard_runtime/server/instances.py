@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
-
 from modelyard_runtime.frames import Array, Columns
 from modelyard_runtime.models.base import PREDICTION, PROBABILITIES
 from modelyard_runtime.server.open_inference import mapping
 from modelyard_runtime.server.refusals import bad, shown
+from modelyard_runtime.server.tensors import to_body
 
 
 def read(body: bytes) -> list[Any]:
@@ -33,7 +32,7 @@ def read(body: bytes) -> list[Any]:
 
 def write(predictions: Sequence[Any]) -> bytes:
     """The body of the answer; NaN becomes null."""
-    return orjson.dumps({"predictions": list(predictions)})
+    return to_body({"predictions": list(predictions)})
 
 
 def predictions(outputs: Columns) -> list[Any]:

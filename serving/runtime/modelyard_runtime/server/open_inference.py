@@ -237,7 +237,7 @@ def write(request: InferRequest, outputs: Columns, name: str, version: str) -> A
         described.append(head)
     identified = {} if request.id is None else {"id": request.id}
     answer = {"model_name": name, "model_version": version, **identified, "outputs": described}
-    body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    body = tensors.to_body(answer)
     if not parts:
         return Answer(body)
     return Answer(b"".join([body, *parts]), BINARY, {HEADER_LENGTH: str(len(body))})

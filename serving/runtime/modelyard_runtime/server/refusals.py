@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
+
+# A repr() of a whole body would be as long as it is, and nested as deeply.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 4
+_SHORT.maxstring = _SHORT.maxother = 60
 
 
 class RequestRefused(Exception):
@@ -26,5 +32,5 @@ def bad(message: str) -> RequestRefused:
 
 def shown(value: object, most: int = 60) -> str:
     """A value of a request, for a message."""
-    text = repr(value)
+    text = _SHORT.repr(value)
     return text if len(text) <= most else f"{text[: most - 3]}..."

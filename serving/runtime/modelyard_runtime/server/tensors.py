@@ -16,9 +16,10 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import orjson
 
-from modelyard_runtime.frames import Array, objects
-from modelyard_runtime.server.refusals import bad, shown
+from modelyard_runtime.frames import Array, objects, plain
+from modelyard_runtime.server.refusals import RequestRefused, bad, shown
 
 TEXT = "BYTES"
 NUMBERS: Mapping[str, Any] = {
@@ -67,7 +68,9 @@ def shape_of(given: Any, name: str) -> tuple[int, ...]:
         raise bad(
             f"The shape of {name} is {shown(given)}: give a list of whole numbers from 0 on."
         )
-    if len(given) > _MOST_DIMENSIONS or prod(given) > _MOST_ELEMENTS:
+    # numpy wants the other dimensions to be possible even where one is 0.
+    elements = prod(one or 1 for one in given)
+    if len(given) > _MOST_DIMENSIONS or elements > _MOST_ELEMENTS:
         raise bad(
             f"The shape of {name} is {shown(given)}: at most {_MOST_DIMENSIONS} dimensions and "
             f"{_MOST_ELEMENTS} elements are taken."
@@ -180,7 +183,7 @@ def from_bytes(data: memoryview, datatype: str, shape: tuple[int, ...], name: st
         raise bad(
             f"{name} has {len(data)} bytes, and {list(shape)} of {datatype} are {wanted} bytes."
         )
-    if dtype.kind == "b" and len(data) and max(data) > 1:
+    if dtype.kind == "b" and len(data) and np.frombuffer(data, np.uint8).max() > 1:
         raise bad(f"The bytes of {name} are not BOOL: each is 0 or 1.")
     return np.frombuffer(data, dtype).reshape(shape)
 
@@ -233,9 +236,7 @@ def as_output(array: Array) -> Array:
         return np.array(values, np.float64).reshape(array.shape)
     if kinds <= {str, bytes}:
         return array
-    import orjson  # noqa: PLC0415 (few models need it here)
-
-    texts = [one if type(one) in {str, bytes} else orjson.dumps(one).decode() for one in values]
+    texts = [one if type(one) in {str, bytes} else to_body(one).decode() for one in values]
     return objects(texts).reshape(array.shape)
 
 
@@ -258,12 +259,43 @@ def to_json(array: Array, name: str) -> Any:
     return np.ascontiguousarray(array).ravel()
 
 
+def text_bytes(value: str | bytes) -> bytes:
+    """An element of a tensor of texts.
+
+    Raises:
+        RequestRefused: 500, if it has no UTF-8.
+    """
+    try:
+        return value.encode() if isinstance(value, str) else value
+    except UnicodeEncodeError as error:
+        raise RequestRefused(
+            500, f"The model returned a text that has no UTF-8: {error}."
+        ) from None
+
+
+def to_body(answer: object) -> bytes:
+    """The JSON of what a model returned; NaN becomes null.
+
+    Raises:
+        RequestRefused: 500, if it has none.
+    """
+    try:
+        return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    except orjson.JSONEncodeError:  # keys that are no texts, and values that only we have JSON of
+        options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+    try:
+        return orjson.dumps(answer, plain, options)
+    except orjson.JSONEncodeError as error:
+        why = error.__cause__ or error
+        raise RequestRefused(500, f"The model returned what has no JSON: {why}.") from None
+
+
 def to_bytes(array: Array) -> bytes:
     """The bytes of an output; see :func:`from_bytes`."""
     if array.dtype != object:
         return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
     parts = []
     for one in array.ravel().tolist():
-        value = one.encode() if isinstance(one, str) else one
+        value = text_bytes(one)
         parts += [_LENGTH.pack(len(value)), value]
     return b"".join(parts)

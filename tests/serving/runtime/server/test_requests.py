@@ -155,6 +155,39 @@ async def test_no_number_is_null_in_json(opened: Open) -> None:
     assert response.json()["outputs"][0]["data"] == [None, None, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({1: np.float32(2)}, '{"1":2.0}'), (np.int64(3), "3"), ([b"a"], '["a"]'),
+        (object(), "a object has no JSON"), ("\ud800", "surrogates"),
+        ({"a": b"\xff"}, "bytes that are not UTF-8"),
+    ],
+)  # fmt: skip
+async def test_outputs_are_json_or_it_is_told_why_not(
+    value: object, told: str, opened: Open
+) -> None:
+    client = await opened(served.hosted("m", lambda inputs: {"prediction": objects([value])}))
+    answers = [
+        await client.post("/v2/models/m/infer", content=infer()),
+        await client.post("/v1/models/m:predict", content=b'{"instances": [1]}'),
+    ]
+
+    for one in answers:
+        assert told in (one.text if one.is_error else one.text.replace("\\", ""))
+        assert one.status_code == (200 if told[0] in "{3[" else 500)
+        assert ("error" in one.json()) == one.is_error
+
+
+async def test_a_text_without_utf_8_has_no_binary_output(opened: Open) -> None:
+    client = await opened(served.hosted("m", lambda inputs: {"y": objects(["\ud800"])}))
+    response = await client.post(
+        "/v2/models/m/infer", content=infer(parameters={"binary_data_output": True})
+    )
+
+    assert response.status_code == 500
+    assert "no UTF-8" in response.json()["error"]
+
+
 class Named(Model):
     """A model of three features that have names, and texts as outputs."""
 
