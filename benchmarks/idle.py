@@ -8,13 +8,11 @@ which each process has its part of what it shares.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterable
 
 import psutil
 
-from benchmarks import house, peers
+from benchmarks import house, peers, usage
 from benchmarks.house import House
 from benchmarks.machine import Calm
 from benchmarks.results import Comparison
@@ -46,14 +44,10 @@ def _processes(home: House) -> dict[str, list[psutil.Process]]:
     for part in status["parts"]:
         if part["pid"] in left:
             leash = left.pop(part["pid"])
-            tree = [leash, *leash.children(recursive=True)]
-            rest = [left.pop(one.pid) for one in tree if one.pid in left]
+            below = usage.tree(leash)
+            rest = [left.pop(one.pid) for one in below if one.pid in left]
             found.setdefault(part["name"], []).extend([leash, *rest])
     return {**found, "supervisor": list(left.values())}
-
-
-def _of_tree(root: psutil.Process) -> list[psutil.Process]:
-    return [root, *root.children(recursive=True)]
 
 
 def _server_at(url: str) -> psutil.Process:
@@ -64,25 +58,6 @@ def _server_at(url: str) -> psutil.Process:
         if one.laddr and one.laddr.port == port and one.status == psutil.CONN_LISTEN
     }  # fmt: skip
     return psutil.Process(min(pid for pid in pids if pid))
-
-
-def _seconds(processes: Iterable[psutil.Process]) -> float:
-    """Seconds of processor that processes have used."""
-    used = 0.0
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            times = process.cpu_times()
-            used += times.user + times.system
-    return used
-
-
-def _mebibytes(processes: Iterable[psutil.Process], kind: str) -> float:
-    """Memory of processes: private (``uss``), or with their parts of what is shared (``pss``)."""
-    used = 0.0
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            used += getattr(process.memory_full_info(), kind) / 2**20
-    return used
 
 
 def measure(repetitions: int, calm: Calm) -> list[Comparison]:
@@ -99,17 +74,17 @@ def measure(repetitions: int, calm: Calm) -> list[Comparison]:
             time.sleep(_SETTLING_SECONDS)
             parts = _processes(home)
             bare = [
-                one for server in (prefect, mlflow) for one in _of_tree(_server_at(server.url))
+                one for server in (prefect, mlflow) for one in usage.tree(_server_at(server.url))
             ]
             groups = {**parts, _PEERS: bare}
-            before = {name: _seconds(group) for name, group in groups.items()}
+            before = {name: usage.seconds(group) for name, group in groups.items()}
             time.sleep(_SECONDS)
             shares = {
-                name: (_seconds(group) - before[name]) / _SECONDS * 100
+                name: (usage.seconds(group) - before[name]) / _SECONDS * 100
                 for name, group in groups.items()
             }
-            memory = {name: _mebibytes(group, "uss") for name, group in groups.items()}
-            shared = {name: _mebibytes(group, "pss") for name, group in groups.items()}
+            memory = {name: usage.mebibytes(group, "uss") for name, group in groups.items()}
+            shared = {name: usage.mebibytes(group, "pss") for name, group in groups.items()}
     peer, peer_memory, peer_shared = (one.pop(_PEERS) for one in (shares, memory, shared))
     return [
         Comparison("share of a core, all parts", "%", [sum(shares.values())], [peer], _PEERS,
