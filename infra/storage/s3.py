@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -44,9 +43,12 @@ class S3Store(Store):
         bucket = self._bucket()
         self._check_place(bucket)
         publishing.check_mergeable(bucket, self._address.prefix, list(names))
-        # An upload that is begun and ended needs the right to write, and is never seen.
-        upload = bucket.begin(f"{self._address.prefix}.modelyard-{uuid.uuid4().hex}")
-        bucket.abort(upload)
+        # An upload that is begun and ended needs the right to write, and is never seen. One whose
+        # beginning was answered by an error is ended by the next check.
+        key = f"{self._address.prefix}.modelyard-check"
+        bucket.abort(bucket.begin(key))
+        for left in bucket.unfinished(key):
+            bucket.abort(left)
 
     def _check_place(self, bucket: Bucket) -> None:
         """Refuse a place that is no folder."""

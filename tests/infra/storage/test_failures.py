@@ -99,6 +99,23 @@ def test_what_may_not_be_written_is_found_out_early(bucket: Bucket, server: Serv
     assert raised.value.code == "AccessDenied"
 
 
+def test_a_check_ends_uploads_whose_beginning_seemed_to_fail(
+    bucket: Bucket, server: Server
+) -> None:
+    def lose(answer: Answer) -> None:
+        if answer.method == "POST":
+            answer.fail(503, "ServiceUnavailable")
+
+    server.lie = lose
+    with pytest.raises(ModelyardError):
+        store(f"s3://{bucket.name}/x").check_writable()
+    assert bucket.uploads
+    server.lie = None
+    store(f"s3://{bucket.name}/x").check_writable()
+
+    assert bucket.uploads == []
+
+
 @pytest.mark.usefixtures("bucket")
 def test_a_bucket_that_is_missing_is_named() -> None:
     with pytest.raises(NotFoundError) as raised:
