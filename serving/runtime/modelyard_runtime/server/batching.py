@@ -8,22 +8,25 @@ so that one that the model cannot take fails alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from modelyard_runtime.frames import Columns
+from modelyard_runtime.server.call_thread import CallThread, as_exception
 from modelyard_runtime.server.refusals import RequestRefused
 
 Predict = Callable[[Columns], Columns]
 
 # Below this a batch is predicted on the event loop: handing it to a thread costs more, most of all
-# in the slowest hundredth of the answers.
+# in the slowest hundredth of the answers. A batch much larger than those that were so quick is
+# not, so that the server stays live whatever it is asked.
 _QUICK_SECONDS = 0.001
+_MUCH_LARGER = 2
 _WEIGHT = 0.1  # of the newest in the moving average
 _OVERLOADED = "The model is asked for more than it predicts: try again later."
 
@@ -51,31 +54,59 @@ class _Waiting:
         inputs: Its tensors.
         form: What requests of one batch have in common; None of one that is predicted alone.
         rows: Its rows.
+        values: How many values its arrays have; None where they may be texts of any length.
         outputs: Gets the outputs.
     """
 
     inputs: Columns
     form: object
     rows: int
+    values: int | None
     outputs: asyncio.Future[Columns]
 
 
 class Batcher:
     """Predicts requests of one model, one batch after another. For one event loop."""
 
-    def __init__(self, predict: Predict, limits: BatchLimits, *, joins: bool = True) -> None:
-        """Predict with ``predict``; ``joins``, where its outputs are row by row."""
+    def __init__(
+        self, predict: Predict, limits: BatchLimits, *, joins: bool = True, steady: bool = True
+    ) -> None:
+        """Predict with ``predict``.
+
+        Args:
+            predict: The model.
+            limits: Its limits.
+            joins: Whether its outputs are row by row.
+            steady: Whether its time depends on the size of the arrays alone. What user code does,
+                nobody knows: it is never run on the event loop.
+        """
         self._predict = predict
         self._limits = limits
         self._joins = joins
+        self._is_steady = steady
+        self._quick_values = 0  # most of a batch that was quick
+        self._began: float | None = None  # the batch that is predicted now
         self._waiting: deque[_Waiting] = deque()
         self._is_busy = False
         self._seconds = _QUICK_SECONDS  # of a batch, on average; in a thread until it is known
-        self._thread = ThreadPoolExecutor(1, "predict")
+        self._thread = CallThread("predict")
 
     def close(self) -> None:
-        """Refuse what waits; what is predicted now goes on."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """End the thread; what is predicted now goes on."""
+        self._thread.end()
+
+    def check_ready(self) -> None:
+        """Refuse requests while a batch takes longer than any may.
+
+        Raises:
+            RequestRefused: 503.
+        """
+        passed = 0.0 if self._began is None else time.perf_counter() - self._began
+        if passed > self._limits.seconds:
+            raise RequestRefused(
+                503, f"The model has been predicting one batch for {passed:.0f} s, longer than "
+                f"the {self._limits.seconds:g} s that it may.", {"retry-after": "1"},
+            )  # fmt: skip
 
     async def predict(self, inputs: Columns) -> Columns:
         """The outputs for a request's tensors.
@@ -88,7 +119,9 @@ class Batcher:
             raise RequestRefused(429, _OVERLOADED, {"retry-after": "1"})
         loop = asyncio.get_running_loop()
         form, rows = self._form(inputs)
-        one = _Waiting(inputs, form, rows, loop.create_future())
+        has_objects = any(array.dtype == object for array in inputs.values())
+        values = None if has_objects else sum(array.size for array in inputs.values())
+        one = _Waiting(inputs, form, rows, values, loop.create_future())
         self._waiting.append(one)
         if not self._is_busy:
             self._is_busy = True
@@ -114,16 +147,26 @@ class Batcher:
         if not batch:
             self._is_busy = False
             return
-        if self._seconds < _QUICK_SECONDS:
+        if self._is_quick(batch):
             self._work(batch, lambda deliver: deliver())
             loop.call_soon(self._next, loop)
             return
 
         def done(_: object) -> None:
-            loop.call_soon_threadsafe(self._next, loop)
+            with contextlib.suppress(RuntimeError):  # the server has ended
+                loop.call_soon_threadsafe(self._next, loop)
 
-        work = self._thread.submit(self._work, batch, loop.call_soon_threadsafe)
+        work = self._thread.submit(lambda: self._work(batch, loop.call_soon_threadsafe))
         work.add_done_callback(done)
+
+    def _is_quick(self, batch: Sequence[_Waiting]) -> bool:
+        """Whether the event loop has the time to predict it."""
+        return (
+            self._is_steady
+            and self._seconds < _QUICK_SECONDS
+            and all(one.values is not None for one in batch)
+            and _values(batch) <= _MUCH_LARGER * self._quick_values
+        )
 
     def _take(self) -> list[_Waiting]:
         """What is predicted together next: requests of one form, in the order of arrival."""
@@ -148,12 +191,15 @@ class Batcher:
         self, batch: Sequence[_Waiting], hand_over: Callable[[Callable[[], None]], object]
     ) -> None:
         """Predict a batch, and hand its outputs over to the event loop."""
-        began = time.perf_counter()
+        began = self._began = time.perf_counter()
         found = self._joint(batch) if len(batch) > 1 else None
         if found is None:
             found = [self._alone(one) for one in batch]
         passed = time.perf_counter() - began
+        self._began = None
         self._seconds += _WEIGHT * (passed - self._seconds)
+        if passed < _QUICK_SECONDS:
+            self._quick_values = max(self._quick_values, _values(batch))
 
         def deliver() -> None:
             for one, outputs in zip(batch, found, strict=True):
@@ -191,4 +237,9 @@ class Batcher:
         try:
             return self._predict(one.inputs)
         except BaseException as error:  # noqa: BLE001 (user code; told to who asked)
-            return error
+            return as_exception(error)
+
+
+def _values(batch: Sequence[_Waiting]) -> int:
+    """How many values the arrays of a batch have."""
+    return sum(one.values or 0 for one in batch)

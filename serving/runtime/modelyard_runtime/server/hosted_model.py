@@ -6,7 +6,6 @@ import asyncio
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from modelyard_runtime.models.base import INPUT, Model, ModelError, ModelOutputE
 from modelyard_runtime.models.loading import load
 from modelyard_runtime.server import instances
 from modelyard_runtime.server.batching import Batcher, BatchLimits
+from modelyard_runtime.server.call_thread import CallThread, CodeExitError
 from modelyard_runtime.server.refusals import RequestRefused, bad
 from modelyard_runtime.server.tensors import TensorSpec
 
@@ -51,13 +51,15 @@ class HostedModel:
 
     async def load(self) -> None:
         """Load the model; the error is told, and kept as the reason why it is not ready."""
-        with ThreadPoolExecutor(1, "load") as thread:
-            try:
-                loaded = await asyncio.get_running_loop().run_in_executor(thread, self._loader)
-            except BaseException as error:
-                self._failure = _told(error)
-                raise
-        self._batcher = Batcher(self._infer, self._limits)
+        thread = CallThread("load")
+        loading = thread.submit(self._loader)
+        thread.end()
+        try:
+            loaded = await asyncio.wrap_future(loading)
+        except Exception as error:
+            self._failure = _told(error)
+            raise
+        self._batcher = Batcher(self._infer, self._limits, steady=not loaded.is_users_code)
         self._model = loaded
 
     def close(self) -> None:
@@ -76,7 +78,7 @@ class HostedModel:
         return [TensorSpec(*one) for one in self._model.inputs] if self._model else []
 
     def check_ready(self) -> None:
-        """Refuse requests until it is loaded.
+        """Refuse requests until it is loaded, and while it does not answer.
 
         Raises:
             RequestRefused: 503.
@@ -84,6 +86,8 @@ class HostedModel:
         if self._model is None:
             why = f"failed to load: {self._failure}" if self._failure else "is loading"
             raise RequestRefused(503, f"The model {self.name} {why}.", {"retry-after": "1"})
+        assert self._batcher is not None
+        self._batcher.check_ready()
 
     async def infer(self, inputs: Columns) -> Columns:
         """The outputs for tensors by name.
@@ -191,6 +195,8 @@ def _column(array: Array) -> Array:
 
 
 def _told(error: BaseException) -> str:
+    if isinstance(error, CodeExitError):
+        return str(error)
     name = type(error).__name__
     try:
         text = str(error)

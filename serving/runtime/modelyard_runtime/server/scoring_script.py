@@ -7,7 +7,6 @@ there, errors say where in the script they happened.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import importlib.util
 import inspect
 import io
@@ -20,13 +19,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
 from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from modelyard_runtime.server import azureml_modules
+from modelyard_runtime.server.call_thread import CallThread
 from modelyard_runtime.server.refusals import RequestRefused, bad
 
 _MODULE = "entry_module"
@@ -87,7 +85,7 @@ class ScoringScript:
         self.run: Callable[..., Any] | None = None
         self._path = path.resolve()
         self._seconds = seconds
-        self._thread = _ScriptThread()
+        self._thread = CallThread("script")
         self._overdue: list[Future[Any]] = []
         self._turn = asyncio.Lock()
         self._waiting = 0
@@ -149,7 +147,7 @@ class ScoringScript:
         # A thread cannot be ended while it is in C code: it is left alone, and another goes on.
         self._overdue.append(call)
         self._thread.interrupt()
-        self._thread = _ScriptThread()
+        self._thread = CallThread("script")
         raise DeadlineExceededError
 
     def _timed(self, arguments: Mapping[str, Any]) -> ScoreResult:
@@ -213,41 +211,6 @@ class ScoringScript:
     def _relative(self, file: str) -> str:
         path = Path(file)
         return str(path.relative_to(self.folder) if path.is_relative_to(self.folder) else path)
-
-
-class _ScriptThread:
-    """The thread of a script: what ``init()`` sets for its thread is true for ``run()``.
-
-    It is a daemon, so that the server can end while the script does not.
-    """
-
-    def __init__(self) -> None:
-        self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
-        self._thread = Thread(target=self._work, daemon=True, name="script")
-        self._thread.start()
-
-    def submit(self, call: Callable[[], Any]) -> Future[Any]:
-        found: Future[Any] = Future()
-        found.set_running_or_notify_cancel()
-        self._calls.put((call, found))
-        return found
-
-    def end(self) -> None:
-        self._calls.put(None)
-
-    def interrupt(self) -> None:
-        """Raise an exception in the script, as soon as it runs Python code."""
-        self.end()
-        identifier = ctypes.c_ulong(self._thread.ident or 0)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(identifier, ctypes.py_object(TimeoutError))
-
-    def _work(self) -> None:
-        while given := self._calls.get():
-            call, found = given
-            try:
-                found.set_result(call())
-            except BaseException as error:  # noqa: BLE001 (the script's; for who waits)
-                found.set_exception(error)
 
 
 def _argument_reader(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # grpcio is there only where gRPC is asked for
 
 _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 75
+_TICK_SECONDS = 0.1
 _ENDINGS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -69,8 +70,8 @@ async def serve(
 ) -> int:
     """Serve until a signal ends the server.
 
-    It is live at once, and ready when all models are loaded. At the signal it accepts nothing
-    more, and has ``drain`` seconds to answer what it has begun.
+    It is live at once, and ready when all models are loaded. From the signal on it is not ready,
+    and has ``drain`` seconds to answer what it has begun; then it accepts nothing more.
 
     Args:
         application: What answers.
@@ -78,8 +79,8 @@ async def serve(
         opened: Where to listen.
         drain: Seconds.
         ready: With it, connections are accepted only once all is loaded, and this file is made
-            then: for one of several processes that share the socket, another of which answers
-            meanwhile.
+            then, and none any more from the signal on: for one of several processes that share
+            the socket, another of which answers meanwhile.
         grpc_server: What answers over gRPC as well.
 
     Returns:
@@ -89,6 +90,7 @@ async def serve(
         OSError: If gRPC cannot listen.
     """
     server = _Server(_config(application, drain), application, grpc_server, drain)
+    server.accepts_until_drained = ready is None
     # Connections have it from their listener; asyncio sets it on sockets only that it has made. An
     # answer of two packets would wait 40 ms for the acknowledgement of the first.
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -140,7 +142,14 @@ async def _load(models: Iterable[Loadable], serving: asyncio.Future[None] | None
 
 
 class _Server(uvicorn.Server):
-    """A server that is not ready any more from the signal on."""
+    """A server that is not ready any more from the signal on.
+
+    Attributes:
+        accepts_until_drained: Whether it accepts connections until what it has begun is answered,
+            so that probes see that it is not ready.
+    """
+
+    accepts_until_drained = True
 
     def __init__(
         self, config: uvicorn.Config, application: Draining, grpc_server: GrpcServer | None,
@@ -165,14 +174,24 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what has begun in both protocols; at the second signal, nothing more."""
-        if not self._grpc_server:
-            await super().shutdown(sockets)
-            return
-        draining = asyncio.ensure_future(self._grpc_server.stop(self._drain))
+        grpc_server = self._grpc_server
+        draining = grpc_server and asyncio.ensure_future(grpc_server.stop(self._drain))
+        if self.accepts_until_drained:
+            await self._answer_begun()
         await super().shutdown(sockets)
-        if self.force_exit:
-            await self._grpc_server.stop(0)
-        await draining
+        if grpc_server and draining:
+            if self.force_exit:
+                await grpc_server.stop(0)
+            await draining
+
+    async def _answer_begun(self) -> None:
+        """Wait until the requests that have begun are answered, or the time for it is over."""
+        begun = set(self.server_state.tasks)
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._drain
+        while begun and not self.force_exit and loop.time() < ends:
+            _, begun = await asyncio.wait(begun, timeout=_TICK_SECONDS)
+        self.config.timeout_graceful_shutdown = max(1, round(ends - loop.time()))
 
     def _end(self) -> None:
         self.force_exit = self._application.is_draining  # at the second signal

@@ -8,10 +8,14 @@ import threading
 import time
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
-from modelyard_runtime.frames import Columns
+from modelyard_runtime.frames import Columns, objects
+from modelyard_runtime.models.base import Model
 from modelyard_runtime.server.batching import Batcher, BatchLimits
+from modelyard_runtime.server.call_thread import CodeExitError
+from modelyard_runtime.server.hosted_model import HostedModel
 from modelyard_runtime.server.refusals import RequestRefused
 
 from tests.serving.runtime.server import served
@@ -158,3 +162,93 @@ async def test_many_at_once_get_what_they_have_asked_for(opened: Open, iris: Any
         expected = iris.infer({"input": np.array(given[number])})["prediction"]
         assert answer["id"] == str(number)
         assert answer["outputs"][0]["data"] == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [StopIteration(), SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError("x"), EOFError()],
+    ids=repr,
+)
+async def test_whatever_a_model_raises_is_answered_and_ends_nothing(
+    raised: BaseException, opened: Open
+) -> None:
+    def fail(inputs: Columns) -> Columns:
+        if (inputs["x"] == 1).any():
+            raise raised
+        return inputs
+
+    client = await opened(served.hosted("m", fail))
+
+    async def infer(value: float) -> httpx.Response:
+        tensor = {"name": "x", "datatype": "FP64", "shape": [1], "data": [value]}
+        return await client.post("/v2/models/m/infer", json={"inputs": [tensor]})
+
+    found = await asyncio.gather(*map(infer, (0, 1, 2, 3)))
+
+    assert [one.status_code for one in found] == [200, 500, 200, 200]
+    assert type(raised).__name__ in found[1].json()["error"]
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), StopIteration(), RuntimeError("no")], ids=repr)
+async def test_whatever_a_model_raises_while_it_loads_is_the_reason(raised: BaseException) -> None:
+    def load() -> Model:
+        raise raised
+
+    model = HostedModel("m", "1", load, BatchLimits())
+    with pytest.raises((CodeExitError, RuntimeError)):
+        await model.load()
+    with pytest.raises(RequestRefused, match=rf"failed to load: {type(raised).__name__}"):
+        model.check_ready()
+
+
+@pytest.mark.parametrize(
+    ("steady", "given", "is_thread"),
+    [
+        (True, rows(1), False), (True, rows(*[1.0] * 50), True), (False, rows(1), True),
+        (True, {"x": objects(["text"])}, True),
+    ],
+)  # fmt: skip
+async def test_only_what_is_sure_to_be_quick_runs_on_the_event_loop(
+    steady: bool, given: Columns, is_thread: bool
+) -> None:
+    names: list[str] = []
+
+    def model(columns: Columns) -> Columns:
+        names.append(threading.current_thread().name)
+        return {"y": columns["x"]}
+
+    batcher = Batcher(model, BatchLimits(), steady=steady)
+    for _ in range(20):
+        await batcher.predict(rows(1))
+    names.clear()
+    await batcher.predict(given)
+
+    assert names == ["predict"] if is_thread else names != ["predict"]
+    batcher.close()
+
+
+async def test_a_model_that_hangs_is_not_ready_until_it_answers_again(opened: Open) -> None:
+    go = threading.Event()
+
+    def hang(inputs: Columns) -> Columns:
+        go.wait(30)
+        return inputs
+
+    client = await opened(served.hosted("m", hang, seconds=0.05))
+    tensor = {"name": "x", "datatype": "FP64", "shape": [1], "data": [1.0]}
+
+    async def status(path: str) -> int:
+        if path.endswith("infer"):
+            return (await client.post(path, json={"inputs": [tensor]})).status_code
+        return (await client.get(path)).status_code
+
+    paths = ["/v2/models/m/infer", "/v2/health/ready", "/v2/models/m/ready", "/v2/models/m/infer"]
+    hung = [await status(path) for path in paths]
+    live = await status("/v2/health/live")
+    go.set()
+    while await status("/v2/health/ready") != 200:
+        await asyncio.sleep(0.01)
+
+    assert hung == [504, 503, 503, 503]
+    assert live == 200
+    assert await status("/v2/models/m/infer") == 200
