@@ -20,7 +20,13 @@ from infra.controllers import EventNotifier
 from infra.errors import RunFailedError
 from infra.prefect_events import RUNS, EventSubscription
 from registry import evaluations, flow_kinds, metric_names, tracking
-from registry.evaluation_results import EVALUATED_TAG, FOLDER, RESULT
+from registry.evaluation_results import (
+    EVALUATED_TAG,
+    FOLDER,
+    RESULT,
+    RESULT_TAG,
+    EvaluationSummaryView,
+)
 from registry.evaluations import InferenceStatus
 from registry.mlflow_writer import MlflowWriter
 from registry.models.models import ResolvedVersion
@@ -157,6 +163,7 @@ def _publish(
     """Publish the results, and record them in the run's MLflow run."""
     storage.store(request.place(FOLDER)).publish(folders.output)
     tracking.log_files(tracked.run_id, folders.output, FOLDER)
+    tracking.client().set_tag(tracked.run_id, RESULT_TAG, _result_uri(request))
     writer = MlflowWriter(context.logger.warning)
     writer.track(tracked)
     for name, value in _metrics(result).items():
@@ -168,6 +175,10 @@ def _publish(
         for name, value in result["metrics"].items()
     ]
     create_table_artifact(key="evaluation", table=rows[:_SHOWN])
+
+
+def _result_uri(request: Evaluation) -> str:
+    return f"{request.place(FOLDER)}/{RESULT}"
 
 
 def _metrics(result: dict[str, Any]) -> dict[str, float | None]:
@@ -228,17 +239,11 @@ def evaluate(context: RunContext, request: Evaluation) -> RunResult:
         _publish(context, request, folders, result, tracked)
     for folder in (folders.input, folders.predictions, folders.sorting, folders.output):
         shutil.rmtree(folder, ignore_errors=True)
-    counts = result["counts"]
-    return RunResult(
-        {
-            "mlflow_run_id": tracked.run_id,
-            "metrics": result["metrics"],
-            "undefined": result["undefined"],
-            "counts": counts,
-            "result_uri": f"{request.place(FOLDER)}/{RESULT}",
-        },
-        _summary(result),
-    )
+    summary = EvaluationSummaryView(
+        mlflow_run_id=tracked.run_id, metrics=result["metrics"], undefined=result["undefined"],
+        counts=result["counts"], result_uri=_result_uri(request),
+    )  # fmt: skip
+    return RunResult(summary.to_json(), _summary(result))
 
 
 def _summary(result: dict[str, Any]) -> str:

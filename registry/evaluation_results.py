@@ -18,6 +18,8 @@ ROC = "roc.html"  # one of the interactive plots
 
 # Tag of an evaluation's MLflow run: the version that was evaluated.
 EVALUATED_TAG = "modelyard.evaluated_model"
+# Likewise: the URI of its result, once that is published.
+RESULT_TAG = "modelyard.evaluation_result_uri"
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
 
@@ -28,10 +30,17 @@ def inference_tag(evaluation: str) -> str:
 
 
 class EvaluatedFileView(View):
-    """A file of the data that a model was evaluated with."""
+    """A file of the data that a model was evaluated with.
+
+    Attributes:
+        name: Its name.
+        bytes: Its size.
+        sha256: Checksum of its content.
+    """
 
     name: str
     bytes: Count
+    sha256: str = ""
 
 
 class EvaluatedDataView(View):
@@ -39,11 +48,13 @@ class EvaluatedDataView(View):
 
     Attributes:
         uri: Where they were.
+        format: ``csv`` or ``jsonl``.
         files: Their files.
         sha256: Checksum of their names and contents.
     """
 
     uri: str
+    format: str = ""
     files: list[EvaluatedFileView]
     sha256: str
 
@@ -92,44 +103,142 @@ class EvaluatedRecordsView(View):
         metrics: Metrics by name; ``NAME/CLASS`` of a class; None where undefined.
         undefined: Why metrics are undefined.
         notes: What is left out of metrics.
+        confusion_matrix: The confusion matrix; None for a regression.
     """
 
     records: Count
     metrics: dict[str, FiniteFloat | None]
     undefined: dict[str, str] = {}
     notes: dict[str, str] = {}
+    confusion_matrix: ConfusionMatrixView | None = Field(None, exclude_if=lambda one: one is None)
 
 
-class EvaluationResultView(EvaluatedRecordsView):
-    """The content of ``result.json``, as far as people look at it.
+class EvaluationResultView(View):
+    """The content of ``result.json``.
 
     Attributes:
         model: URI of the version that was evaluated.
+        flow_run_id: The evaluation's run.
+        mlflow_run_id: Its MLflow run.
+        batch_inference: The run that has predicted the data.
+        data: The data.
         task: ``classification`` or ``regression``.
         class_names: Names of the classes; empty for a regression.
         target_field: The field with the true values.
-        data: The data.
+        targets_sha256: Checksum of all true values in their order.
         counts: What became of the records.
         examples: The first records of each count; earlier versions had none.
+        unseen_targets: How often true values occur that are no class; the first ones.
         remarks: What became of the records in sentences.
-        intervals: 95 % intervals of metrics, lower and upper bound; earlier versions had none.
+        records: How many were evaluated.
+        metrics: Metrics by name; ``NAME/CLASS`` of a class; None where undefined.
+        undefined: Why metrics are undefined.
+        notes: What is left out of metrics.
         confusion_matrix: The confusion matrix; None for a regression.
+        intervals: 95 % intervals of metrics, lower and upper bound; earlier versions had none.
         slice_field: The field by which the records were sliced; None without one.
         slices: Metrics by the values of that field.
     """
 
     model: str
+    flow_run_id: str = ""
+    mlflow_run_id: str = ""
+    batch_inference: str = ""
+    data: EvaluatedDataView
     task: str
     class_names: list[str]
     target_field: str
-    data: EvaluatedDataView
+    targets_sha256: str = ""
     counts: dict[str, Count]
     examples: list[CountedRecordView] = []
+    unseen_targets: dict[str, Count] = {}
     remarks: list[str] = []
+    records: Count
+    metrics: dict[str, FiniteFloat | None]
+    undefined: dict[str, str] = {}
+    notes: dict[str, str] = {}
+    confusion_matrix: ConfusionMatrixView | None = Field(None, exclude_if=lambda one: one is None)
     intervals: dict[str, tuple[FiniteFloat, FiniteFloat]] = {}
-    confusion_matrix: ConfusionMatrixView | None = None
     slice_field: str | None = None
     slices: dict[str, EvaluatedRecordsView] = {}
+
+
+class EvaluationSummaryView(View):
+    """The result of an evaluation, as its run shows it and Python returns it.
+
+    Attributes:
+        mlflow_run_id: Its MLflow run.
+        metrics: Metrics of all records by name; None where undefined.
+        undefined: Why metrics are undefined.
+        counts: What became of the records.
+        result_uri: The whole result; None before it is published.
+    """
+
+    mlflow_run_id: str
+    metrics: dict[str, FiniteFloat | None] = {}
+    undefined: dict[str, str] = {}
+    counts: dict[str, Count] = {}
+    result_uri: str | None = None
+
+
+class ComparedEvaluationView(View):
+    """An evaluation that is compared.
+
+    Attributes:
+        id: Its run.
+        name: The run's name.
+        model: The version that was evaluated.
+        evaluated: How many records the metrics are of.
+        remarks: What became of the others.
+    """
+
+    id: str
+    name: str
+    model: str
+    evaluated: Count
+    remarks: list[str]
+
+
+class MetricDifferenceView(View):
+    """How much a metric differs from that of the first evaluation.
+
+    Attributes:
+        difference: The difference; None where one of both is undefined.
+        low: The lower bound of its 95 % interval; None if that is unknown.
+        high: The upper bound.
+        verdict: ``better``, ``worse``, ``by chance`` or ``unknown``.
+    """
+
+    difference: float | None
+    low: float | None
+    high: float | None
+    verdict: str
+
+
+class ComparedMetricView(View):
+    """A metric of evaluations that are compared.
+
+    Attributes:
+        values: Its values in the order of the evaluations; None where undefined.
+        differences: Of each but the first one.
+    """
+
+    values: list[float | None]
+    differences: list[MetricDifferenceView]
+
+
+class EvaluationComparisonView(View):
+    """Evaluations compared with the first of them.
+
+    Attributes:
+        evaluations: The evaluations.
+        metrics: Their metrics by name.
+        remarks: What to know of the comparison.
+    """
+
+    evaluations: list[ComparedEvaluationView]
+    metrics: dict[str, ComparedMetricView]
+    remarks: list[str]
 
 
 class RankingCurveView(View):

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from modelyard.api.verbs import noun, verb
+from registry.evaluation_results import EvaluationComparisonView
 from tasks.evaluation import evaluation_records
 
 
-def _compare(*evaluations: str) -> dict[str, Any]:
+def _compare(*evaluations: str) -> EvaluationComparisonView:
     """Compare evaluations of the same data, by the names or ids of their runs.
-
-    Returns:
-        ``evaluations``, ``metrics`` and ``remarks``; a metric has ``values``, and
-        ``differences`` from the first one with ``low`` and ``high`` of their 95 % intervals.
 
     Raises:
         NotFoundError: If there is no such evaluation.

@@ -9,6 +9,7 @@ import typer
 from modelyard import output
 from modelyard.connecting import connected
 from modelyard.options import Json, Limit
+from registry.evaluation_results import ComparedMetricView
 from tasks.evaluation import evaluation_records
 
 app = typer.Typer(
@@ -52,27 +53,27 @@ def compare(
     if json:
         output.as_json(found)
         return
-    names = [one["name"] for one in found["evaluations"]]
+    names = [one.name for one in found.evaluations]
     rows = [
         _row(metric, one, names)
-        for metric, one in found["metrics"].items()
+        for metric, one in found.metrics.items()
         if everything or "/" not in metric
     ]
     output.rows(rows, list(rows[0]), as_json_=False)
-    for remark in found["remarks"]:
+    for remark in found.remarks:
         output.notice(remark)
 
 
-def _row(metric: str, found: dict[str, Any], names: list[str]) -> dict[str, Any]:
+def _row(metric: str, found: ComparedMetricView, names: list[str]) -> dict[str, Any]:
     """A metric as a row of a table: values, and behind each but the first its difference."""
-    row: dict[str, Any] = {"metric": metric, names[0]: _number(found["values"][0])}
-    pairs = zip(names[1:], found["values"][1:], found["differences"], strict=True)
+    row: dict[str, Any] = {"metric": metric, names[0]: _number(found.values[0])}
+    pairs = zip(names[1:], found.values[1:], found.differences, strict=True)
     for at, (name, value, one) in enumerate(pairs, 1):
         column = name if name not in row else f"{name} ({at})"
         row[column] = _number(value)
-        within = "" if one["low"] is None else f" [{one['low']:+.4g}, {one['high']:+.4g}]"
-        shown = "" if one["difference"] is None else f"{one['difference']:+.4g}{within} "
-        row[f"{column} - {names[0]}"] = f"{shown}{one['verdict']}"
+        within = "" if one.low is None else f" [{one.low:+.4g}, {one.high:+.4g}]"
+        shown = "" if one.difference is None else f"{one.difference:+.4g}{within} "
+        row[f"{column} - {names[0]}"] = f"{shown}{one.verdict}"
     return row
 
 

@@ -26,7 +26,7 @@ def compare(evaluations: Sequence[EvaluationFiles]) -> Comparison:
         )
         for one in evaluations
     ]
-    found = comparison.compare(records)
+    found = comparison.compare(records).to_json()
     return Comparison(
         metrics=found["metrics"],
         remarks=found["remarks"],

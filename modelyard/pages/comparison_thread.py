@@ -43,7 +43,7 @@ class Comparison:
     """What a comparison has found.
 
     Attributes:
-        metrics: As :func:`tasks.evaluation.comparison.compare` returns them.
+        metrics: Those of an ``EvaluationComparisonView``, in JSON.
         remarks: What to know of it.
         names: Of each evaluation, how it calls the classes of the first one.
     """

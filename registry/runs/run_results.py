@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from infra import connection
 from infra.mlflow import MlflowException
-from registry import batch_inference_results, flow_kinds, tracking
+from registry import batch_inference_results, evaluation_summaries, flow_kinds, tracking
 from registry.pipelines import pipeline_nodes
 from registry.runs.run_views import ResultView, RunView
 from registry.tunings import tunings
@@ -25,6 +25,7 @@ _RESULTS: dict[str, Callable[[str, str, bool], ResultView]] = {
     flow_kinds.TUNE.name: tunings.result,
     flow_kinds.PIPELINE_RUN.name: pipeline_nodes.result,
     flow_kinds.BATCH_INFERENCE.name: _of_batch_inference,
+    flow_kinds.EVALUATE.name: evaluation_summaries.read,
 }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from registry.batch_inference_results import BatchInferenceResultView
+from registry.evaluation_results import EvaluationSummaryView
 from registry.pipelines.pipeline_views import PipelineResultView
 from registry.runs import labels, statuses
 from registry.tunings.tuning_views import TuningResultView, TuningSummaryView
@@ -150,7 +151,12 @@ class RunResultView(View):
 
 # The result of a run by its flow; None without an MLflow run.
 ResultView = (
-    RunResultView | TuningResultView | PipelineResultView | BatchInferenceResultView | None
+    RunResultView
+    | TuningResultView
+    | PipelineResultView
+    | BatchInferenceResultView
+    | EvaluationSummaryView
+    | None
 )
 
 

@@ -10,7 +10,13 @@ import numpy as np
 from modelyard_runtime.frames import Array
 
 from infra.errors import BadInputError, ConflictError
-from registry.evaluation_results import MOST_COMPARED
+from registry.evaluation_results import (
+    MOST_COMPARED,
+    ComparedEvaluationView,
+    ComparedMetricView,
+    EvaluationComparisonView,
+    MetricDifferenceView,
+)
 from tasks.evaluation import bootstrap
 from tasks.evaluation.class_labels import label_text
 from tasks.evaluation.gate import GateSide
@@ -132,69 +138,64 @@ def _renamed(record: EvaluationRecord, first: EvaluationRecord) -> dict[str, flo
     return found
 
 
-def compare(records: Sequence[EvaluationRecord]) -> dict[str, Any]:
+def compare(records: Sequence[EvaluationRecord]) -> EvaluationComparisonView:
     """Compare evaluations with the first of them.
-
-    Returns:
-        ``evaluations`` with their counts, ``metrics`` by name, and ``remarks``. A metric has the
-        ``values`` in the order of the evaluations, and ``differences`` from the first one, each
-        with ``difference``, ``low`` and ``high`` of its 95 % interval, and a ``verdict``:
-        ``better``, ``worse``, ``by chance`` or ``unknown``.
 
     Raises:
         ModelyardError: As :func:`check_comparable`.
     """
     check_comparable(records)
     found = sides(records)
+    shared = [name for name in found[0].values if all(name in side.values for side in found)]
     # Metrics of other records say nothing of which model is better.
-    verdict = {} if len(_evaluated(records)) == 1 else {"verdict": "unknown"}
-    metrics = {}
-    for name in found[0].values:
-        if any(name not in side.values for side in found):
-            continue
-        metrics[name] = {
-            "values": [side.values[name] for side in found],
-            "differences": [
-                {**_difference(name, found[0], side), **verdict} for side in found[1:]
-            ],
-        }
-    return {
-        "evaluations": [
-            {
-                "id": record.run_id,
-                "name": record.name,
-                "model": record.model,
-                "evaluated": record.result["counts"]["evaluated"],
-                "remarks": record.result["remarks"],
-            }
+    has_verdicts = len(_evaluated(records)) == 1
+    return EvaluationComparisonView(
+        evaluations=[
+            ComparedEvaluationView(
+                id=record.run_id,
+                name=record.name,
+                model=record.model,
+                evaluated=record.result["counts"]["evaluated"],
+                remarks=record.result["remarks"],
+            )
             for record in records
         ],
-        "metrics": metrics,
-        "remarks": _remarks(records),
-    }
+        metrics={
+            name: ComparedMetricView(
+                values=[side.values[name] for side in found],
+                differences=[
+                    _difference(name, found[0], side, has_verdict=has_verdicts)
+                    for side in found[1:]
+                ],
+            )
+            for name in shared
+        },
+        remarks=_remarks(records),
+    )
 
 
 def _evaluated(records: Sequence[EvaluationRecord]) -> set[int]:
     return {int(record.result["counts"]["evaluated"]) for record in records}
 
 
-def _difference(name: str, first: GateSide, other: GateSide) -> dict[str, Any]:
+def _difference(
+    name: str, first: GateSide, other: GateSide, *, has_verdict: bool
+) -> MetricDifferenceView:
     before, value = first.values[name], other.values[name]
-    unknown = {"difference": None, "low": None, "high": None, "verdict": "unknown"}
-    if before is None or value is None:
-        return unknown
-    difference = value - before
-    if name not in first.deviations or name not in other.deviations:
-        return {**unknown, "difference": difference}
-    apart = bootstrap.interval(other.deviations[name] - first.deviations[name])
-    if apart is None:
-        return {**unknown, "difference": difference}
+    difference = None if before is None or value is None else value - before
+    apart = None
+    if difference is not None and name in first.deviations and name in other.deviations:
+        apart = bootstrap.interval(other.deviations[name] - first.deviations[name])
+    if difference is None or apart is None:
+        return MetricDifferenceView(difference=difference, low=None, high=None, verdict="unknown")
     low, high = difference + apart[0], difference + apart[1]
     verdict = "by chance"
     if low > 0 or high < 0:
         is_better = (low > 0) != (name.partition("/")[0] in LOWER_IS_BETTER)
         verdict = "better" if is_better else "worse"
-    return {"difference": difference, "low": low, "high": high, "verdict": verdict}
+    return MetricDifferenceView(
+        difference=difference, low=low, high=high, verdict=verdict if has_verdict else "unknown"
+    )
 
 
 def _remarks(records: Sequence[EvaluationRecord]) -> list[str]:

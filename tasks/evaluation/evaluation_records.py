@@ -14,7 +14,15 @@ from typing import Any
 from infra.errors import ConflictError, NotFoundError
 from infra.mlflow import MlflowException
 from registry import evaluations, tracking
-from registry.evaluation_results import CURVES, EVALUATED_TAG, FOLDER, RESULT, SAMPLE
+from registry.evaluation_results import (
+    CURVES,
+    EVALUATED_TAG,
+    FOLDER,
+    RESULT,
+    SAMPLE,
+    EvaluationComparisonView,
+    EvaluationResultView,
+)
 from registry.evaluations import KIND, EvaluationView
 from registry.models import model_aliases, models
 from registry.runs import runs
@@ -101,16 +109,16 @@ def _model_now(run: RunView) -> str:
     return f"{found[1]}{model_aliases.current_name(found[2], run.created)}{found[3]}"
 
 
-def show(key: str) -> dict[str, Any]:
+def show(key: str) -> EvaluationResultView:
     """The result of a complete evaluation, by the id or the name of its run.
 
     Raises:
         NotFoundError: With the code ``EvaluationMissing``, if it has none.
     """
-    return dict(find(key).result)
+    return EvaluationResultView.model_validate(find(key).result)
 
 
-def compare(keys: Sequence[str]) -> dict[str, Any]:
+def compare(keys: Sequence[str]) -> EvaluationComparisonView:
     """Compare evaluations by the ids or names of their runs; see :func:`comparison.compare`.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from uuid import UUID
 import pytest
 from prefect.states import Completed, Failed, Pending
 
+from flows.flow_results import EvaluationResult, ResultItem
 from registry import batch_inference_results, history
 from registry.batch_inference_results import MANIFEST_TAG, REASONS_TAG
+from registry.evaluation_results import FOLDER, RESULT, RESULT_TAG
 from registry.models import model_aliases, models
 from registry.models.models import ServingSpec
 from registry.pipelines import pipeline_nodes, pipelines
@@ -37,6 +40,19 @@ SHOWN = {
     "links": {"prefect": "str"}, "history": [],
 }  # fmt: skip
 DEED = {"at": "str", "user": "str", "verb": "str", "detail": {}}
+
+
+RESULT_FILE = {
+    "model": "models:/m/1", "task": "classification", "class_names": ["a", "b/c"],
+    "target_field": "y", "counts": {"records": 3, "evaluated": 2}, "records": 2,
+    "data": {"uri": "/in", "files": [], "sha256": "0" * 64},
+    "metrics": {"accuracy": 0.5, "f1/b/c": None}, "undefined": {"f1/b/c": "Neither."},
+}  # fmt: skip
+
+
+def evaluation_items() -> list[str]:
+    """What a caller in Python finds in the result of an evaluation, in the documented order."""
+    return [name for name, one in vars(EvaluationResult).items() if isinstance(one, ResultItem)]
 
 
 @pytest.fixture
@@ -106,6 +122,29 @@ class TestRuns:
             "metrics": {},
         }  # fmt: skip
         assert 50 < len(result["failure_reasons"]) < 200  # as many as a tag of MLflow holds
+
+    def test_of_an_evaluation(
+        self, prefect: PrefectClient, capsys: Capsys, tmp_path: Path
+    ) -> None:
+        run = prefect.add("evaluate", "e")
+        tracked = runs.tracking.open_run(opening(run, "x"), retried=False).run_id
+        prefect.label(run, tracked)
+        wanted = {"mlflow_run_id": "str", "metrics": {}, "undefined": {}, "counts": {}}
+
+        begun = printed(capsys, runs.show(run))["result"]
+        assert shape(begun) == {**wanted, "result_uri": "NoneType"}
+        (tmp_path / RESULT).write_text(json.dumps(RESULT_FILE))
+        mlflow = runs.tracking.client()
+        mlflow.log_artifact(tracked, str(tmp_path / RESULT), FOLDER)
+        mlflow.set_tag(tracked, RESULT_TAG, "/out/evaluation/result.json")
+        result = printed(capsys, runs.show(run))["result"]
+
+        assert result == {
+            "mlflow_run_id": tracked, "metrics": RESULT_FILE["metrics"],
+            "undefined": RESULT_FILE["undefined"], "counts": RESULT_FILE["counts"],
+            "result_uri": "/out/evaluation/result.json",
+        }  # fmt: skip
+        assert list(result) == list(evaluation_items())
 
     def test_of_a_pipeline(self, prefect: PrefectClient, capsys: Capsys) -> None:
         run = prefect.add("pipeline-run", "p")

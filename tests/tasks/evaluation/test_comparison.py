@@ -34,7 +34,8 @@ def record(
         batch = JoinedBatch(rows, TARGETS, None, np.full(ROWS, True), said, both)
         scorer.add("a.csv", [batch])
         scores = scorer.scores()
-    described = {"model": f"models:/{name}/1", "flow_run_id": name, "data": {"sha256": "d" * 64}}
+    data = {"uri": "/in", "format": "csv", "files": [], "sha256": "d" * 64}
+    described = {"model": f"models:/{name}/1", "flow_run_id": name, "data": data}
     result = evaluating.write(scores, described, request, tmp_path / name)
     sample = row_sample.read(tmp_path / name / "sample.npz")
     return EvaluationRecord(name, name, result, scores.curves, sample)
