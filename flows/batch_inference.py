@@ -232,6 +232,7 @@ def _watched(context: RunContext, progress: predicting.Progress) -> Callable[[],
         if now - checked >= _CHECK_SECONDS:
             checked = now
             is_hopeless = bool(progress.too_many_failed())
+            progress.record_outputs()
         return is_hopeless or context.stop.is_set()
 
     return stop_requested
@@ -285,9 +286,15 @@ def _recording(context: RunContext, tracked: Tracked, plan: Plan) -> Iterator[Pr
         tag = batch_inference_results.reasons_tag(shown)
         writer.set_tags(tracked.run_id, {batch_inference_results.REASONS_TAG: tag})
 
+    def record_outputs(found: Sequence[str]) -> None:
+        tag = batch_inference_results.outputs_tag(found)
+        writer.set_tags(tracked.run_id, {batch_inference_results.OUTPUTS_TAG: tag})
+
     try:
         yield ProgressRecorder(
-            lambda name, value: writer.log_metric(tracked.run_id, name, value), record_reasons
+            lambda name, value: writer.log_metric(tracked.run_id, name, value),
+            record_reasons,
+            record_outputs,
         )
     finally:
         writer.close(_METRICS_SECONDS)

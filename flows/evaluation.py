@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,12 +36,13 @@ from registry.tracking import Tracked
 from tasks import outputs
 from tasks.batch_inference import inference_request, predicting
 from tasks.batch_inference.input_files import InputFile
-from tasks.evaluation import evaluating, evaluation_request
+from tasks.evaluation import evaluating, evaluation_request, output_fields
 from tasks.evaluation.evaluating import EvaluationFolders
 from tasks.evaluation.evaluation_request import Evaluation
 
 _RESYNC_SECONDS = 30.0
 _POLL_SECONDS = 1.0
+_OUTPUTS_SECONDS = 2.0
 _CHECK_SECONDS = 0.5
 _METRICS_SECONDS = 30.0
 _SHOWN = 40
@@ -54,6 +56,7 @@ def check(request: Evaluation, _: str) -> None:
         ModelyardError: With a code of its own for each fault.
     """
     evaluation_request.check(request, homes.current(), settings.load())
+    output_fields.check_signature(request)
     outputs.check_unused(request.output_uri, publish_targets.is_known, overwrite=request.overwrite)
 
 
@@ -68,7 +71,7 @@ def _predict(context: RunContext, request: Evaluation) -> str:
         context.logger.info("It is resumed.")
         run_requests.resume(run_id)
     try:
-        status = _followed(context, run_id)
+        status = _followed(context, request, run_id)
     except BaseException:
         run_requests.request_stop(run_id)
         raise
@@ -77,8 +80,14 @@ def _predict(context: RunContext, request: Evaluation) -> str:
     return run_id
 
 
-def _followed(context: RunContext, run_id: str) -> InferenceStatus | None:
-    """The status of a batch inference that has ended; None if it was deleted."""
+def _followed(context: RunContext, request: Evaluation, run_id: str) -> InferenceStatus | None:
+    """The status of a batch inference that has ended; None if it was deleted.
+
+    Raises:
+        BadInputError: If its first results lack a field that the evaluation reads.
+    """
+    outputs: list[str] = []
+    asked = time.monotonic()
     changed = threading.Event()
     changed.set()
     notifier = EventNotifier(
@@ -92,6 +101,11 @@ def _followed(context: RunContext, run_id: str) -> InferenceStatus | None:
                 status = evaluations.inference_status(run_id)
                 if status is None or status.is_final:
                     return status
+            if not outputs and time.monotonic() - asked > _OUTPUTS_SECONDS:
+                outputs = evaluations.predicted_outputs(run_id)
+                asked = time.monotonic()
+                if outputs:
+                    output_fields.check(request, outputs, "its first result")
             context.raise_if_ended()
     finally:
         notifier.close()

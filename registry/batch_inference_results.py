@@ -15,6 +15,7 @@ from registry.views import JsonObject, View
 
 REASONS_TAG = "modelyard.failure_reasons"  # a JSON list: reason, count, file and row
 MANIFEST_TAG = "modelyard.manifest_uri"
+OUTPUTS_TAG = "modelyard.model_outputs"  # a JSON list of names, as soon as there are results
 FOLDER = "results"  # of the run's artifacts
 PLOT = f"{FOLDER}/statistics.png"
 _LONGEST_TAG = 8000  # of MLflow
@@ -82,9 +83,24 @@ def failure_reasons(tags: Mapping[str, str]) -> list[FailureReasonView]:
     return TypeAdapter(list[FailureReasonView]).validate_json(found)
 
 
+def outputs_tag(names: Sequence[str]) -> str:
+    """The value of the tag for the names of a model's outputs: of many the first ones."""
+    return _fitting_json(names)
+
+
+def outputs(tags: Mapping[str, str]) -> list[str]:
+    """The names of the model's outputs; none before there are results."""
+    return TypeAdapter(list[str]).validate_json(tags.get(OUTPUTS_TAG, "[]"))
+
+
 def reasons_tag(reasons: Sequence[JsonObject]) -> str:
     """The value of the tag for reasons, the most frequent one first: those that fit in it."""
-    shown = list(reasons)
+    return _fitting_json(reasons)
+
+
+def _fitting_json(items: Sequence[object]) -> str:
+    """The first items that fit in a tag, as JSON."""
+    shown = list(items)
     while len(text := json.dumps(shown, ensure_ascii=False)) > _LONGEST_TAG:
         shown.pop()
     return text

@@ -10,8 +10,9 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.exceptions import ObjectNotFound
 
 from infra import identity
+from infra.mlflow import MlflowException
 from infra.prefect_client import prefect_client
-from registry import flow_kinds
+from registry import batch_inference_results, flow_kinds, tracking
 from registry.blockers import Blocker
 from registry.evaluation_results import inference_tag
 from registry.models import evaluation_tags, model_aliases, model_versions
@@ -100,6 +101,20 @@ def inference_status(run_id: str) -> InferenceStatus | None:
         statuses.error_code(run.labels or {}, run.run_count),
         statuses.message(state),
     )
+
+
+def predicted_outputs(run_id: str) -> list[str]:
+    """The names of the outputs of a batch inference's model; none before it has results."""
+    with prefect_client() as client:
+        try:
+            found = run_labels.mlflow_run_id(client.read_flow_run(UUID(run_id)).labels or {})
+        except ObjectNotFound:
+            return []
+    try:
+        tags = tracking.client().get_run(found).data.tags if found else {}
+    except MlflowException:  # deleted
+        return []
+    return batch_inference_results.outputs(tags)
 
 
 def _inferences(evaluation: str) -> list[RunView]:

@@ -1,4 +1,4 @@
-"""The signature of a model, of the example of its input that lies beside it.
+"""The signature of a model: of the example of its input that lies beside it, or as it says.
 
 ``input_example.json`` is a data frame as MLflow writes one, with ``columns`` and rows of ``data``.
 Nothing else says of a file what it is given, without loading the model.
@@ -10,10 +10,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import yaml
+
 from infra.errors import BadInputError
 from registry.frameworks.layout import Layout
 
 _EXAMPLE = "input_example.json"
+_MLMODEL = "MLmodel"
+_PREDICTION = "prediction"  # how the runtime, which imports NumPy, calls a model's only output
+# Flavours that the runtime loads without MLflow's functions, which the signature is of.
+_NATIVE = frozenset({"sklearn", "xgboost", "lightgbm", "catboost", "pytorch"})
 _EXAMPLE_INFO = {"artifact_path": _EXAMPLE, "pandas_orient": "split", "type": "dataframe"}
 
 # MLflow's type of a column, by the types of its values in JSON; the first that has all of them. A
@@ -38,6 +44,23 @@ def described(layout: Layout) -> dict[str, Any]:
         return {"saved_input_example_info": dict(_EXAMPLE_INFO)}
     signature = {"inputs": json.dumps(specs), "outputs": None, "params": None}
     return {"saved_input_example_info": dict(_EXAMPLE_INFO), "signature": signature}
+
+
+def outputs(layout: Layout) -> list[str]:
+    """The outputs that a model in MLflow's format predicts by its signature.
+
+    None where it does not say, or is loaded as what its library knows, which has outputs of its
+    own.
+    """
+    try:
+        described = yaml.safe_load(layout.text(_MLMODEL))
+        names = [str(one["name"]) for one in json.loads(described["signature"]["outputs"])]
+        is_native = not _NATIVE.isdisjoint(described["flavors"])
+    except (ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError, BadInputError):
+        return []
+    if is_native or not names:
+        return []
+    return names if len(names) > 1 else [_PREDICTION]
 
 
 def _example(layout: Layout) -> Mapping[str, Any] | None:

@@ -207,10 +207,12 @@ class ProgressRecorder:
     Attributes:
         metric: Records a value of one of its metrics.
         reasons: Records why records failed, the most frequent reason first.
+        outputs: Records the names of the model's outputs, once.
     """
 
     metric: Callable[[str, float], object]
     reasons: Callable[[Sequence[FailureReason]], object]
+    outputs: Callable[[Sequence[str]], object]
 
 
 class Progress:
@@ -232,7 +234,7 @@ class Progress:
             most_failed: How many of them may fail.
             tell: Receives a line.
             recorder: Receives the metrics ``records``, ``failed``, ``records_left`` and
-                ``records_per_second``, and the reasons of failed records.
+                ``records_per_second``, the reasons of failed records, and the model's outputs.
         """
         self._statuses = statuses
         self._rows = rows
@@ -240,14 +242,23 @@ class Progress:
         self._tell = tell
         self._recorder = recorder
         self._reasons: list[FailureReason] = []
+        self._has_outputs = False
         self._begun = time.monotonic()
 
     def too_many_failed(self) -> str:
         """Why the run is to end, if too many records have failed; else ""."""
         return _too_many_failed(self._statuses(), self._most_failed)
 
+    def record_outputs(self) -> None:
+        """Record which outputs the model has, once there are results."""
+        found = next((one.outputs for one in self._statuses() if one.outputs), None)
+        if found and not self._has_outputs:
+            self._has_outputs = True
+            self._recorder.outputs(found)
+
     def report(self) -> None:
         """Tell it."""
+        self.record_outputs()
         statuses = self._statuses()
         done = sum(one.rows + one.failed for one in statuses)
         failed = sum(one.failed for one in statuses)

@@ -27,6 +27,7 @@ class ResultStatistics:
     """Counts, sums and samples of the output ``prediction`` and of its probabilities."""
 
     def __init__(self) -> None:
+        self._outputs: list[str] = []
         self._rows = 0
         self._missing = 0
         self._classes: collections.Counter[str] = collections.Counter()
@@ -37,6 +38,7 @@ class ResultStatistics:
 
     def add(self, outputs: Columns, seconds: float) -> None:
         """Add a batch, which took ``seconds``."""
+        self._outputs = self._outputs or list(outputs)
         self._rows += len(next(iter(outputs.values())))
         self._seconds.add(np.array([seconds]))
         shares = outputs.get(PROBABILITIES)
@@ -65,6 +67,7 @@ class ResultStatistics:
     def summary(self) -> Mapping[str, Any]:
         """The statistics as plain data; see :func:`combined`."""
         return {
+            "outputs": self._outputs,
             "rows": self._rows,
             "missing": self._missing,
             "classes": dict(self._classes),

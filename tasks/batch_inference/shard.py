@@ -110,6 +110,7 @@ class ShardStatus:
         earlier: Records of parts that earlier attempts had done.
         failure: Why it cannot go on; "" if it can.
         reasons: Why records failed, the most frequent reason first.
+        outputs: The names of the model's outputs; empty before its first results.
     """
 
     rows: int = 0
@@ -117,6 +118,7 @@ class ShardStatus:
     earlier: int = 0
     failure: str = ""
     reasons: list[FailureReason] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list, compare=False)
 
 
 class Shard:
@@ -130,6 +132,7 @@ class Shard:
         self._failed = 0
         self._earlier = 0
         self._reasons = FailureReasons()
+        self._outputs: list[str] = []
         self._unanswered = 0  # one after another
         self._most = spec.batch_size
         self._oversized = 0  # one after another
@@ -170,7 +173,9 @@ class Shard:
     def tell(self, failure: str = "") -> None:
         """Write what is done to the status file."""
         self._told = time.monotonic()
-        status = ShardStatus(self._rows, self._failed, self._earlier, failure, self._reasons.found)
+        status = ShardStatus(
+            self._rows, self._failed, self._earlier, failure, self._reasons.found, self._outputs
+        )
         write_status(status, self._spec.status)
 
     def _predict(
@@ -243,6 +248,7 @@ class Shard:
             self._fail(writer, batch.rows[0], keys[0] if keys else None, str(error))
             return False
         self._unanswered = 0
+        self._outputs = self._outputs or list(outputs)
         self._rows += len(batch.rows)
         statistics.add(outputs, time.monotonic() - begun)
         return True

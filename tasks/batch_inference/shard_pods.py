@@ -185,6 +185,7 @@ class PartCollector:
         self._folder = folder
         self._rows = self._failed = self._earlier = 0
         self._reasons = FailureReasons()
+        self._outputs: list[str] = []
         self.done: set[int] = set()
         self.collect()
         self._earlier = self._rows + self._failed
@@ -192,7 +193,9 @@ class PartCollector:
     @property
     def status(self) -> ShardStatus:
         """What is predicted."""
-        return ShardStatus(self._rows, self._failed, self._earlier, reasons=self._reasons.found)
+        return ShardStatus(
+            self._rows, self._failed, self._earlier, "", self._reasons.found, self._outputs
+        )
 
     def collect(self) -> None:
         """Fetch what is new.
@@ -212,6 +215,7 @@ class PartCollector:
                 self._rows += summary.rows
                 self._failed += summary.failed
                 self._reasons.merge(summary.reasons)
+                self._outputs = self._outputs or list(summary.statistics.get("outputs", ()))
                 self.done.add(number)
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from infra.errors import BadInputError
+from infra.errors import BadInputError, ModelyardError
 from infra.suggestions import did_you_mean
+from registry.flavors import signatures
+from registry.models import models
+from tasks.batch_inference import inference_request
 from tasks.evaluation.evaluation_request import OUTPUT_FIELDS, Evaluation
 
+_MLFLOW = "mlflow"  # the framework
 _MOST_SHOWN = 20
 
 
@@ -17,6 +21,23 @@ _PREDICTED = (
     "and modelyard runs retry RUN."
 )
 _UNPREDICTED = "Give it as the model calls its output."
+
+
+def check_signature(request: Evaluation) -> None:
+    """Refuse a model whose signature lacks an output that the evaluation reads; see :func:`check`.
+
+    Raises:
+        BadInputError: With the code ``OutputFieldMissing``.
+    """
+    model = inference_request.resolve(request.inference())
+    if model.framework != _MLFLOW or request.batch.server_url or request.batch.server:
+        return
+    try:
+        found = signatures.outputs(models.layout(model))
+    except ModelyardError:  # the run itself says why, when it fetches them
+        return
+    if found:
+        check(request, found, "its signature", is_predicted=False)
 
 
 def check(

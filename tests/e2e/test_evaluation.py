@@ -161,6 +161,23 @@ def test_a_model_is_evaluated(stack, estimator, tmp_path):
     assert stack.ask("runs", "show", child).code != 0
 
 
+def test_a_misspelt_output_is_corrected_without_predicting_again(stack, estimator, tmp_path):
+    written(tmp_path / "in")
+    given = given_for(tmp_path, name="misspelt", probabilities_field="probabilites")
+    run = stack.do("run", "evaluate", *pairs(given))["flow_run_id"]
+
+    failed = stack.wait_for_state(run, "FAIL MODEL EVALUATION", timeout=120)
+
+    assert "OutputFieldMissing" in failed["message"]
+    assert "Did you mean probabilities?" in failed["message"]
+    predicted = (tmp_path / "out" / "predictions" / "manifest.json").read_bytes()
+    stack.do("runs", "update", run, "-p", "probabilities_field=probabilities")
+    stack.do("runs", "retry", run)
+    shown = stack.wait_for_state(run, "COMPLETE", timeout=120)
+    assert shown["result"]["metrics"]["roc_auc"] > 0.5
+    assert (tmp_path / "out" / "predictions" / "manifest.json").read_bytes() == predicted
+
+
 def test_what_cannot_work_is_refused_before_a_run_is_made(stack, estimator, tmp_path):
     written(tmp_path / "in")
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from mlflow.utils.validation import _validate_metric_name
 
 from flows import evaluation
+from infra.errors import BadInputError
 from registry.evaluations import InferenceStatus
+from tasks.evaluation.evaluation_request import Evaluation
 
 
 @pytest.mark.parametrize(
@@ -55,3 +60,51 @@ def test_classes_of_any_name_have_metrics_of_their_own() -> None:
     }  # fmt: skip
     for name in found:
         _validate_metric_name(name)
+
+
+class TestFollowing:
+    """The batch inference of an evaluation is followed to its end."""
+
+    @pytest.fixture
+    def context(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """A run whose batch inference has not ended."""
+        status = InferenceStatus(word="RUNNING", is_final=False, error_code="", message="")
+        monkeypatch.setattr(evaluation, "EventNotifier", lambda *_, **__: SimpleNamespace(
+            close=lambda: None))  # fmt: skip
+        monkeypatch.setattr(evaluation, "_CHECK_SECONDS", 0)
+        monkeypatch.setattr(evaluation, "_OUTPUTS_SECONDS", 0)
+        monkeypatch.setattr(evaluation.evaluations, "inference_status", lambda _: status)
+        left = iter(range(200))
+
+        def raise_if_ended() -> None:
+            if next(left, None) is None:
+                raise TimeoutError
+
+        return SimpleNamespace(raise_if_ended=raise_if_ended)
+
+    def test_first_results_without_a_field_that_is_read_end_it(
+        self, context: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = iter([[], [], ["prediction", "probabilities"]])
+        monkeypatch.setattr(evaluation.evaluations, "predicted_outputs", lambda _: next(found))
+
+        with pytest.raises(BadInputError) as raised:
+            evaluation._followed(context, Evaluation(prediction_field="predicton"), "inference")
+
+        assert raised.value.code == "OutputFieldMissing"
+        assert "its first result has 'prediction', 'probabilities'." in raised.value.message
+
+    def test_outputs_that_can_be_read_are_looked_at_once(
+        self, context: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+
+        def predicted_outputs(run_id: str) -> list[str]:
+            asked.append(run_id)
+            return ["prediction"]
+
+        monkeypatch.setattr(evaluation.evaluations, "predicted_outputs", predicted_outputs)
+        with pytest.raises(TimeoutError):
+            evaluation._followed(context, Evaluation(), "inference")
+
+        assert asked == ["inference"]

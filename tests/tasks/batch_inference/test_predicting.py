@@ -24,9 +24,11 @@ def test_progress_is_told_and_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     metrics: dict[str, list[float]] = {}
     reasons: list[list[FailureReason]] = []
+    outputs: list[list[str]] = []
     recorder = ProgressRecorder(
         lambda name, value: metrics.setdefault(name, []).append(value),
         lambda found: reasons.append(list(found)),
+        lambda found: outputs.append(list(found)),
     )
     progress = Progress(lambda: statuses, 4000, 100, told.append, recorder)
 
@@ -34,7 +36,10 @@ def test_progress_is_told_and_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     now[0] += 10
     late = FailureReason("late", 60, 0, 7)
     wrong = FailureReason("wrong", 40, 1, 3)
-    statuses += [ShardStatus(900, 100, 500, reasons=[late, wrong]), ShardStatus(500, 0)]
+    statuses += [
+        ShardStatus(900, 100, 500, reasons=[late, wrong]), ShardStatus(500, 0, outputs=["a", "b"]),
+    ]  # fmt: skip
+    progress.record_outputs()
     progress.report()
     now[0] += 10
     statuses[:] = [ShardStatus(3900, 100, 500, reasons=[late, wrong])]
@@ -50,6 +55,7 @@ def test_progress_is_told_and_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
         "records_per_second": [0, 100, 175],
     }  # fmt: skip
     assert reasons == [[late, wrong]]  # once, as they did not change
+    assert outputs == [["a", "b"]]
 
 
 def test_what_earlier_attempts_have_done_counts_its_whole_parts(tmp_path: Path) -> None:
@@ -84,7 +90,7 @@ def test_failed_records_count_for_the_whole_run() -> None:
         ShardStatus(10, 6, reasons=[late]),
         ShardStatus(10, 5, reasons=[wrong]),
     ]
-    recorder = ProgressRecorder(lambda *_: None, lambda _: None)
+    recorder = ProgressRecorder(lambda *_: None, lambda _: None, lambda _: None)
 
     assert not Progress(lambda: statuses, 99, 11, print, recorder).too_many_failed()
     assert Progress(lambda: statuses, 99, 10, print, recorder).too_many_failed() == (

@@ -139,6 +139,10 @@ def test_records_are_predicted_in_their_order(make: Callable[..., ShardSpec]) ->
     assert _results(spec) == ({at: 2 * at for at in range(30)}, {})
     assert len(spec.pieces) > 2
     assert told == ShardStatus(rows=30)
+    assert told.outputs == ["prediction"]
+    summary = PartFiles(spec.folder, 0).read_summary()
+    assert summary is not None
+    assert summary.statistics["outputs"] == ["prediction"]
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
+from infra import storage
 from infra.errors import BadInputError
+from registry.flavors import signatures
+from registry.frameworks.layout import Layout
 from tasks.evaluation import output_fields
 from tasks.evaluation.evaluation_request import Evaluation
 
@@ -63,3 +69,55 @@ def test_before_anything_is_predicted_no_retry_is_advised() -> None:
         output_fields.check(Evaluation(), ["label"], "it", is_predicted=False)
 
     assert raised.value.hint == "Give it as the model calls its output."
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_signature_refuses_it_before_a_run_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    (tmp_path / "MLmodel").write_text(
+        "flavors: {python_function: {}}\n"
+        "signature:\n"
+        """  outputs: '[{"type": "string", "name": "label"}, {"type": "double", "name": "p"}]'\n"""
+    )
+    model = SimpleNamespace(framework="mlflow" if is_known else "custom")
+    monkeypatch.setattr(output_fields.inference_request, "resolve", lambda _: model)
+    layout = Layout(storage.store(str(tmp_path)))
+    monkeypatch.setattr(output_fields.models, "layout", lambda _: layout)
+    output_fields.check_signature(Evaluation(prediction_field="label"))
+
+    if not is_known:
+        output_fields.check_signature(Evaluation(prediction_field="lable"))
+        return
+    with pytest.raises(BadInputError) as raised:
+        output_fields.check_signature(Evaluation(prediction_field="lable"))
+
+    assert "no output 'lable'; its signature has 'label', 'p'." in raised.value.message
+    assert str(raised.value.hint).startswith("Did you mean label?")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("""signature: {outputs: '[{"name": "a"}, {"name": "b"}]'}""", ["a", "b"]),
+        ("""signature: {outputs: '[{"name": "a"}]'}""", ["prediction"]),
+        ("""signature: {outputs: '[{"type": "long"}]'}""", []),
+        ("signature: {outputs: null}", []),
+        ("signature: {outputs: '[]'}", []),
+        ("", []),
+        ("}", []),
+        ("[1]", []),
+    ],
+)
+def test_outputs_of_a_signature(tmp_path: Path, text: str, wanted: list[str]) -> None:
+    (tmp_path / "MLmodel").write_text(f"flavors: {{python_function: {{}}}}\n{text}\n")
+
+    assert signatures.outputs(Layout(storage.store(str(tmp_path)))) == wanted
+
+
+def test_a_library_that_is_known_has_outputs_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "MLmodel").write_text(
+        """{"flavors": {"sklearn": {}}, "signature": {"outputs": "[{\\"name\\": \\"a\\"}]"}}"""
+    )
+
+    assert signatures.outputs(Layout(storage.store(str(tmp_path)))) == []
