@@ -16,15 +16,24 @@ from modelyard_runtime.frames import Columns, objects
 from modelyard_runtime.models.base import INPUT, ModelError
 from modelyard_runtime.models.loading import load
 from onnx import TensorProto, helper
+from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import IsolationForest, RandomForestClassifier
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    IsolationForest,
+    RandomForestClassifier,
+)
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.mixture import GaussianMixture
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from tests.registry import model_files
@@ -70,6 +79,71 @@ def test_a_forest_is_asked_once(
 
     assert model.infer({INPUT: ROWS})["prediction"].tolist() == expected
     assert len(asked) == 5
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        DecisionTreeClassifier(max_depth=2),
+        GradientBoostingClassifier(n_estimators=3),
+        HistGradientBoostingClassifier(max_iter=3),
+        LogisticRegression(),
+        LogisticRegression(solver="liblinear"),
+        GaussianNB(),
+        MLPClassifier((4,), max_iter=20),
+        make_pipeline(StandardScaler(), LogisticRegression()),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_the_likeliest_class_is_not_computed_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, estimator: Any, classes: int
+) -> None:
+    labels = np.array(["a", "b", "c"])[np.arange(40) % classes]
+    if isinstance(estimator, LogisticRegression) and estimator.solver == "liblinear":
+        labels = np.where(labels == "c", "a", labels)  # which it takes two of
+    fitted = clone(estimator).fit(ROWS, labels)
+    model = _estimator(tmp_path, fitted)
+    wanted = fitted.predict(ROWS)
+    monkeypatch.setattr(type(fitted), "predict", None)
+
+    found = model.infer({INPUT: ROWS})["prediction"]
+
+    assert found.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize(
+    ("estimator", "rows", "labels"),
+    [
+        (MLPClassifier((4,), max_iter=5), ROWS, np.column_stack([LABELS, 1 - LABELS])),
+        (SVC(probability=True, random_state=0), ROWS[:, :1], LABELS),
+    ],
+    ids=["of several labels", "fitted apart"],
+)
+@pytest.mark.filterwarnings(
+    "ignore::sklearn.exceptions.ConvergenceWarning", "ignore::FutureWarning"
+)
+def test_another_prediction_than_the_likeliest_class_stays(
+    tmp_path: Path, estimator: Any, rows: Any, labels: Any
+) -> None:
+    fitted = clone(estimator).fit(rows, labels)
+
+    found = _estimator(tmp_path, fitted).infer({INPUT: rows})
+
+    assert found["prediction"].tolist() == fitted.predict(rows).tolist()
+    assert "probabilities" in found
+
+
+def test_a_near_tie_is_predicted_by_the_estimator(tmp_path: Path) -> None:
+    fitted = LogisticRegression(tol=1e-9).fit([[-1.0], [1.0]], [0, 1])
+    fitted.intercept_ = np.zeros(1)
+    rows = np.array([[1e-17], [-1e-17]])
+
+    found = _estimator(tmp_path, fitted).infer({INPUT: rows})
+
+    assert found["probabilities"].tolist() == [[0.5, 0.5], [0.5, 0.5]]
+    assert found["prediction"].tolist() == fitted.predict(rows).tolist() == [1, 0]
 
 
 def test_several_targets_have_no_probabilities(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import Enum, auto
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,43 @@ from modelyard_runtime.models.base import (
 )
 
 
+class _Likeliest(Enum):
+    """Whether an estimator's ``predict`` is the class of the greatest probability.
+
+    It would then compute once more what the probabilities have cost.
+
+    Attributes:
+        ALWAYS: By definition.
+        BUT_TIES: It is that of the greatest score, with which probabilities rise; rounding may
+            have made equals of them.
+        UNKNOWN: It may be another, as that of a support vector machine, whose probabilities are
+            fitted apart from its scores.
+    """
+
+    ALWAYS = auto()
+    BUT_TIES = auto()
+    UNKNOWN = auto()
+
+    def is_predicted(self, probabilities: Array) -> bool:
+        """Whether it is, for all of these rows."""
+        if self is not _Likeliest.BUT_TIES:
+            return self is _Likeliest.ALWAYS
+        two = np.partition(probabilities, -2, axis=1)[:, -2:]
+        return bool((two[:, 1] - two[:, 0] > _NEAR).all())
+
+
+_NEAR = 1e-9
+_OF_MODULES = {
+    "sklearn.ensemble._forest": _Likeliest.ALWAYS,
+    "sklearn.tree._classes": _Likeliest.ALWAYS,
+    "sklearn.ensemble._gb": _Likeliest.BUT_TIES,
+    "sklearn.ensemble._hist_gradient_boosting.gradient_boosting": _Likeliest.BUT_TIES,
+    "sklearn.linear_model._logistic": _Likeliest.BUT_TIES,
+    "sklearn.naive_bayes": _Likeliest.BUT_TIES,
+    "sklearn.neural_network._multilayer_perceptron": _Likeliest.BUT_TIES,
+}
+
+
 class Estimator(Model):
     """An estimator with ``predict``, and ``predict_proba`` where it has probabilities."""
 
@@ -30,6 +68,7 @@ class Estimator(Model):
         self._estimator = estimator
         self._names = [str(name) for name in getattr(estimator, "feature_names_in_", ())]
         self._width = int(getattr(estimator, "n_features_in_", 0))
+        self._likeliest = _likeliest(estimator)
 
     @property
     def platform(self) -> str:
@@ -49,7 +88,7 @@ class Estimator(Model):
         probabilities = self._probabilities(data)
         if probabilities is None:
             return outputs(self._estimator.predict(data))
-        if _is_forest(self._estimator):  # whose predict() would ask every tree once more
+        if self._likeliest.is_predicted(probabilities):
             prediction = self._estimator.classes_.take(np.argmax(probabilities, axis=1))
         else:
             prediction = self._estimator.predict(data)
@@ -80,10 +119,16 @@ class Estimator(Model):
         return found if isinstance(found, np.ndarray) and found.ndim == 2 else None
 
 
-def _is_forest(estimator: Any) -> bool:
-    """Whether ``predict`` is the likeliest class by definition, and costs all of it once more."""
+def _likeliest(estimator: Any) -> _Likeliest:
     kind = type(estimator)
-    return kind.__module__ == "sklearn.ensemble._forest" and np.ndim(estimator.classes_[0]) == 0
+    if f"{kind.__module__}.{kind.__name__}" == "sklearn.pipeline.Pipeline":
+        return _likeliest(estimator.steps[-1][1])
+    classes = getattr(estimator, "classes_", None)
+    if not isinstance(classes, np.ndarray) or len(classes) < 2:  # several targets, or none
+        return _Likeliest.UNKNOWN
+    if getattr(estimator, "out_activation_", "") == "logistic" and estimator.n_outputs_ > 1:
+        return _Likeliest.UNKNOWN  # a network of several labels, each with a probability
+    return _OF_MODULES.get(kind.__module__, _Likeliest.UNKNOWN)
 
 
 def _has_texts(columns: Mapping[str, Array]) -> bool:
