@@ -17,6 +17,7 @@ from modelyard_runtime.server.admission import Admission
 from modelyard_runtime.server.application import Application
 from modelyard_runtime.server.batching import BatchLimits
 from modelyard_runtime.server.hosted_model import HostedModel
+from modelyard_runtime.server.http_connection import HEAD_SECONDS
 from modelyard_runtime.server.request_bodies import RequestLimits
 from modelyard_runtime.server.scoring_application import ScoringApplication, ScoringSettings
 from modelyard_runtime.server.scoring_script import ScoringScript
@@ -53,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if given.fd is None
         else socket.socket(fileno=given.fd)
     )
-    served = serving.serve(application, models, opened, given.drain, given.ready_file, grpc_server)
+    served = serving.serve(
+        application, models, opened, given.drain, given.ready_file, grpc_server,
+        given.head_timeout,
+    )  # fmt: skip
     sys.exit(asyncio.run(served))
 
 
@@ -153,6 +157,8 @@ def _parser() -> argparse.ArgumentParser:
         help="Longest body, in MiB.")  # fmt: skip
     add("--body-timeout", type=float, default=RequestLimits.body_seconds,
         help="Seconds within which a body has to arrive.")  # fmt: skip
+    add("--head-timeout", type=float, default=HEAD_SECONDS,
+        help="Seconds within which the line and headers of a request have to arrive.")  # fmt: skip
     add("--drain", type=float, default=30.0,
         help="Seconds that requests may take to end once the server is to end.")  # fmt: skip
     return parser

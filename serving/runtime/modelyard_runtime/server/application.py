@@ -112,7 +112,7 @@ class Application:
         """The parts of the path, without the prefix."""
         raw = scope.get("raw_path") or scope["path"].encode()
         path = raw.partition(b"?")[0].decode("latin-1")
-        parts = [unquote(part) for part in path.strip("/").split("/")]
+        parts = [unquote(part) for part in path.removeprefix("/").removesuffix("/").split("/")]
         if self._prefix and parts[: len(self._prefix)] == self._prefix:
             parts = parts[len(self._prefix) :] or [""]
         return parts

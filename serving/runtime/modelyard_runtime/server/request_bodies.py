@@ -98,7 +98,4 @@ async def _received(headers: Mapping[str, str], receive: Receive, limits: Reques
 
 
 def _too_large(most: int) -> RequestRefused:
-    return RequestRefused(
-        413, f"The body has more than {most} bytes, the most that is taken.",
-        {"connection": "close"},
-    )  # fmt: skip
+    return RequestRefused(413, f"The body has more than {most} bytes, the most that is taken.")

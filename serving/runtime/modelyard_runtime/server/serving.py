@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 import socket
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import uvicorn
+
+from modelyard_runtime.server.http_connection import HEAD_SECONDS, HttpConnection
 
 if TYPE_CHECKING:  # grpcio is there only where gRPC is asked for
     from modelyard_runtime.server.grpc_server import GrpcServer
@@ -67,6 +70,7 @@ async def serve(
     drain: float,
     ready: Path | None = None,
     grpc_server: GrpcServer | None = None,
+    head_seconds: float = HEAD_SECONDS,
 ) -> int:
     """Serve until a signal ends the server.
 
@@ -82,6 +86,7 @@ async def serve(
             then, and none any more from the signal on: for one of several processes that share
             the socket, another of which answers meanwhile.
         grpc_server: What answers over gRPC as well.
+        head_seconds: Longest time that the head of a request may take to arrive.
 
     Returns:
         The exit status: 1 if a model could not be loaded.
@@ -89,7 +94,7 @@ async def serve(
     Raises:
         OSError: If gRPC cannot listen.
     """
-    server = _Server(_config(application, drain), application, grpc_server, drain)
+    server = _Server(_config(application, drain, head_seconds), application, grpc_server, drain)
     server.accepts_until_drained = ready is None
     # Connections have it from their listener; asyncio sets it on sockets only that it has made. An
     # answer of two packets would wait 40 ms for the acknowledgement of the first.
@@ -117,10 +122,11 @@ async def serve(
     return int(failed)
 
 
-def _config(application: Draining, drain: float) -> uvicorn.Config:
+def _config(application: Draining, drain: float, head_seconds: float) -> uvicorn.Config:
+    connection: Any = functools.partial(HttpConnection, head_seconds=head_seconds)
     return uvicorn.Config(
-        application, lifespan="off", access_log=False, log_level="warning",
-        server_header=False, date_header=False, proxy_headers=False,
+        application, http=connection, ws="none", lifespan="off", access_log=False,
+        log_level="warning", server_header=False, date_header=False, proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(drain)), backlog=_BACKLOG,
     )  # fmt: skip
