@@ -15,6 +15,7 @@ _DTYPES = {
     "tensor(uint32)": np.uint32, "tensor(uint64)": np.uint64, "tensor(bool)": np.bool_,
     "tensor(string)": np.str_,
 }  # fmt: skip
+_DATATYPES = {"f": "FP", "i": "INT", "u": "UINT"}
 
 
 def _load_pyfunc(path: str) -> Any:
@@ -38,6 +39,21 @@ class OnnxModel:
     def get_raw_model(self) -> Any:
         """The session of ONNX Runtime."""
         return self._session
+
+    @property
+    def inputs(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        """Name, datatype and shape of its inputs, as in the Open Inference Protocol.
+
+        -1 is a dimension of any length; none if one has a type that the protocol does not have.
+        """
+        given = self._session.get_inputs()
+        if not all(one.type in _DTYPES for one in given):
+            return []
+        return [
+            (one.name, _datatype(_DTYPES[one.type]),
+             tuple(size if isinstance(size, int) else -1 for size in one.shape))
+            for one in given
+        ]  # fmt: skip
 
     def _feed(self, data: Any) -> dict[str, Any]:
         """Arrays by input. A data frame's columns are inputs, or all of them the only one.
@@ -63,6 +79,13 @@ class OnnxModel:
             else feed[one.name]
             for one in inputs
         }
+
+
+def _datatype(scalar: Any) -> str:
+    dtype = np.dtype(scalar)
+    if dtype.kind not in _DATATYPES:
+        return "BOOL" if dtype.kind == "b" else "BYTES"
+    return f"{_DATATYPES[dtype.kind]}{8 * dtype.itemsize}"
 
 
 def _array(value: Any, wanted: Any) -> Any:

@@ -16,6 +16,13 @@ from modelyard_runtime.frames import Array, Columns, objects
 INPUT = "input"
 PREDICTION, PROBABILITIES = "prediction", "probabilities"
 
+# What libraries raise of values that a model does not take.
+_REFUSALS = (ValueError, TypeError, KeyError, IndexError)
+_REFUSALS_OF_LIBRARIES = frozenset({
+    "InvalidArgument", "InvalidArgumentError",  # ONNX Runtime's, TensorFlow's
+    "XGBoostError", "LightGBMError", "CatBoostError", "MlflowException",
+})  # fmt: skip
+
 _WIDEST = 8  # bytes of a number; longer floats have no JSON of their own
 
 
@@ -48,6 +55,15 @@ class Model(ABC):
         -1 is a dimension of any length; none where they are not known.
         """
         return ()
+
+    def is_refusal(self, error: Exception) -> bool:
+        """Whether an error of its :meth:`infer` says that the values are to blame, and not it.
+
+        User code may raise anything for any reason.
+        """
+        return not self.is_users_code and (
+            isinstance(error, _REFUSALS) or type(error).__name__ in _REFUSALS_OF_LIBRARIES
+        )
 
     @abstractmethod
     def infer(self, inputs: Columns) -> Columns:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from modelyard_runtime.frames import Array, Columns
 from modelyard_runtime.models.base import (
+    INPUT,
     PREDICTION,
     PROBABILITIES,
     Model,
@@ -30,6 +32,16 @@ class XgboostBooster(Model):
         learner = json.loads(booster.save_config())["learner"]
         self._objective = str(learner["objective"]["name"])
         self._names = list(booster.feature_names or ())
+
+    @property
+    def platform(self) -> str:
+        """The library."""
+        return "xgboost"
+
+    @property
+    def inputs(self) -> Sequence[tuple[str, str, tuple[int, ...]]]:
+        """A tensor for each feature that has a name, else one of all."""
+        return _features(self._names, self._booster.num_features())
 
     def infer(self, inputs: Columns) -> Columns:
         """The booster's prediction, by its objective: a value, or a class and probabilities."""
@@ -54,6 +66,16 @@ class LightgbmBooster(Model):
         # What it calls them where it was given none.
         self._names = [] if names == [f"Column_{at}" for at in range(len(names))] else names
 
+    @property
+    def platform(self) -> str:
+        """The library."""
+        return "lightgbm"
+
+    @property
+    def inputs(self) -> Sequence[tuple[str, str, tuple[int, ...]]]:
+        """A tensor for each feature that has a name, else one of all."""
+        return _features(self._names, self._booster.num_feature())
+
     def infer(self, inputs: Columns) -> Columns:
         """The booster's prediction, by its objective: a value, or a class and probabilities."""
         data = numbers(matrix(inputs, self._names, self._booster.num_feature()))
@@ -70,6 +92,11 @@ class CatboostBooster(Model):
         names = list(model.feature_names_ or ())
         self._names = [] if names == [str(at) for at in range(len(names))] else names
 
+    @property
+    def platform(self) -> str:
+        """The library."""
+        return "catboost"
+
     def infer(self, inputs: Columns) -> Columns:
         """The model's prediction: a value, or a class and probabilities."""
         found = features(inputs, self._names, len(self._model.feature_names_ or ()))
@@ -85,6 +112,12 @@ class CatboostBooster(Model):
         classes = np.asarray(self._model.predict(data, prediction_type="Class")).reshape(rows)
         probabilities = self._model.predict(data, prediction_type="Probability")
         return outputs({PREDICTION: classes, PROBABILITIES: probabilities})
+
+
+def _features(names: Sequence[str], width: int) -> Sequence[tuple[str, str, tuple[int, ...]]]:
+    if names:
+        return [(name, "FP64", (-1,)) for name in names]
+    return [(INPUT, "FP64", (-1, width))]
 
 
 def _classified(found: Array) -> Columns:

@@ -80,6 +80,10 @@ class Estimator(Model):
         """One tensor of features; unknown where they have names, and may be texts."""
         return [(INPUT, "FP64", (-1, self._width))] if self._width and not self._names else []
 
+    def is_refusal(self, error: Exception) -> bool:
+        """Also what vectorizers raise of values that are no texts."""
+        return isinstance(error, AttributeError) or super().is_refusal(error)
+
     def infer(self, inputs: Columns) -> Columns:
         """``prediction``, and ``probabilities`` in the order of the estimator's ``classes_``."""
         data = self._documents(inputs)

@@ -57,8 +57,8 @@ _MODELS: Mapping[str, Callable[[Any], Model]] = {
     "catboost_file": lambda loaded: CatboostBooster(loaded.get_raw_model()),
     "torch_file": lambda loaded: TorchNetwork(loaded.get_raw_model()),
     "onnx_file": lambda loaded: NamedTensors(
-        loaded, [one.name for one in loaded.get_raw_model().get_inputs()]
+        loaded, [one.name for one in loaded.get_raw_model().get_inputs()], "onnx", loaded.inputs
     ),
-    "saved_model": lambda loaded: NamedTensors(loaded, loaded.input_names),
+    "saved_model": lambda loaded: NamedTensors(loaded, loaded.input_names, "tensorflow"),
     "transformers_folder": lambda loaded: TextPipeline(loaded.get_raw_model()),
 }

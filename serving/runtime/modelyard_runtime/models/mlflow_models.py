@@ -50,6 +50,11 @@ class PyfuncModel(Model):
         self._takes_tensors = bool(schema and schema.is_tensor_spec())
         self._names = schema.input_names() if schema and schema.has_input_names() else []
 
+    @property
+    def platform(self) -> str:
+        """The library."""
+        return "mlflow"
+
     def infer(self, inputs: Columns) -> Columns:
         """What the model predicts of a data frame, or of tensors if its signature wants them."""
         return outputs(self._pyfunc.predict(self._data(inputs)))

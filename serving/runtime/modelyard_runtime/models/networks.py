@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,17 @@ class TorchNetwork(Model):
 
     _parameters: list[str] = []
 
+    @property
+    def platform(self) -> str:
+        """The library."""
+        return "pytorch"
+
+    def is_refusal(self, error: Exception) -> bool:
+        """Also what PyTorch and its guards raise of other shapes; not where memory ends."""
+        if isinstance(error, RuntimeError | AssertionError):
+            return not isinstance(error, self._torch.OutOfMemoryError | NotImplementedError)
+        return super().is_refusal(error)
+
     def infer(self, inputs: Columns) -> Columns:
         """The network's output: arrays by name where it gives several."""
         with self._torch.inference_mode():
@@ -64,15 +75,32 @@ class TorchNetwork(Model):
 class NamedTensors(Model):
     """A model that takes arrays by the names of its inputs: of ONNX Runtime, or a SavedModel."""
 
-    def __init__(self, loaded: Any, names: list[str]) -> None:
+    def __init__(
+        self, loaded: Any, names: list[str], platform: str,
+        inputs: Sequence[tuple[str, str, tuple[int, ...]]] = (),
+    ) -> None:  # fmt: skip
         """Predict with what a loader module gives.
 
         Args:
             loaded: It has ``predict``, which takes a mapping of arrays, or one array.
             names: The model's inputs.
+            platform: What it is of.
+            inputs: The same with their datatypes and shapes, where these are known.
         """
         self._loaded = loaded
         self._names = names
+        self._platform = platform
+        self._inputs = inputs
+
+    @property
+    def platform(self) -> str:
+        """What it is of."""
+        return self._platform
+
+    @property
+    def inputs(self) -> Sequence[tuple[str, str, tuple[int, ...]]]:
+        """Its tensors."""
+        return self._inputs
 
     def infer(self, inputs: Columns) -> Columns:
         """The model's output: arrays by name where it gives several."""

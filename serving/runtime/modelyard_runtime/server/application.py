@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import orjson
 
-from modelyard_runtime.server import instances, open_inference
+from modelyard_runtime.server import instances, open_inference, openapi
 from modelyard_runtime.server.hosted_model import HostedModel
 from modelyard_runtime.server.open_inference import Answer
 from modelyard_runtime.server.refusals import RequestRefused
@@ -62,6 +62,7 @@ class Application:
             ("v2", "health", "live"): self._live,
             ("v2", "health", "ready"): self._ready,
             ("v1", "models"): self._names,
+            ("openapi.json",): self._openapi,
         }
 
     @property
@@ -172,7 +173,7 @@ class Application:
     async def _metadata(self, model: HostedModel) -> Answer:
         model.check_ready()
         found = open_inference.described(
-            model.name, [model.version], model.platform, model.inputs, []
+            model.name, [model.version], model.platform, model.inputs, model.outputs
         )
         return Answer(_json(found))
 
@@ -182,6 +183,9 @@ class Application:
 
     async def _names(self, _: Request) -> Answer:
         return Answer(_json({"models": self._models.names}))
+
+    async def _openapi(self, _: Request) -> Answer:
+        return Answer(_json(openapi.describe(self._models)))
 
     async def _infer(self, model: HostedModel, request: Request) -> Answer:
         length = request.headers.get(open_inference.HEADER_LENGTH)

@@ -117,7 +117,7 @@ class GrpcServer:
         model = self._model(request)
         model.check_ready()
         found = open_inference.described(
-            model.name, [model.version], model.platform, model.inputs, []
+            model.name, [model.version], model.platform, model.inputs, model.outputs
         )
         return message("ModelMetadataResponse")(**found)
 

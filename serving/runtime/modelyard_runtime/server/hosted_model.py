@@ -19,10 +19,7 @@ from modelyard_runtime.server import instances
 from modelyard_runtime.server.batching import Batcher, BatchLimits
 from modelyard_runtime.server.call_thread import CallThread, CodeExitError
 from modelyard_runtime.server.refusals import RequestRefused, bad
-from modelyard_runtime.server.tensors import TensorSpec
-
-# What a library raises of values that it does not take; user code may raise these for any reason.
-_REFUSED = (ValueError, TypeError, KeyError, IndexError)
+from modelyard_runtime.server.tensors import NUMBERS, TensorSpec, as_output, datatype
 
 
 class HostedModel:
@@ -40,6 +37,7 @@ class HostedModel:
         self._model: Model | None = None
         self._batcher: Batcher | None = None
         self._failure = ""
+        self._outputs: Sequence[TensorSpec] = ()
 
     @classmethod
     def of_folder(
@@ -52,10 +50,10 @@ class HostedModel:
     async def load(self) -> None:
         """Load the model; the error is told, and kept as the reason why it is not ready."""
         thread = CallThread("load")
-        loading = thread.submit(self._loader)
+        loading = thread.submit(self._load)
         thread.end()
         try:
-            loaded = await asyncio.wrap_future(loading)
+            loaded, self._outputs = await asyncio.wrap_future(loading)
         except Exception as error:
             self._failure = _told(error)
             raise
@@ -76,6 +74,15 @@ class HostedModel:
     def inputs(self) -> Sequence[TensorSpec]:
         """Tensors that it takes; none where that is not known."""
         return [TensorSpec(*one) for one in self._model.inputs] if self._model else []
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        """Tensors that it returns of those that it takes; none where that is not known."""
+        return self._outputs
+
+    def _load(self) -> tuple[Model, Sequence[TensorSpec]]:
+        loaded = self._loader()
+        return loaded, () if loaded.is_users_code else _outputs_of(loaded)
 
     def check_ready(self) -> None:
         """Refuse requests until it is loaded, and while it does not answer.
@@ -130,7 +137,8 @@ class HostedModel:
         except ModelError as error:
             raise bad(str(error)) from error
         except Exception as error:
-            if not self._is_users_code and isinstance(error, _REFUSED):
+            assert self._model is not None
+            if self._model.is_refusal(error):
                 raise bad(f"The model refused the values: {error}") from error
             print(traceback.format_exc(), file=sys.stderr, end="", flush=True)
             raise RequestRefused(500, f"The model failed: {_told(error)}") from error
@@ -153,21 +161,50 @@ class HostedModel:
         The only tensor of a model that knows no names is its input, whatever it is called; a
         feature of a table is a tensor of one value for each row.
         """
-        assert self._model is not None
-        if self._is_users_code:
-            return inputs
-        specs = self.inputs
-        for spec in specs:
-            if spec.name in inputs:
-                _check(spec.name, inputs[spec.name], spec.shape)
-        if len(inputs) == 1:
-            ((name, array),) = inputs.items()
-            known = {spec.name for spec in specs}
-            if name not in known:
-                if len(specs) == 1:
-                    _check(name, array, specs[0].shape)
-                return {INPUT: _rows(name, array)}
-        return {name: _column(_rows(name, array)) for name, array in inputs.items()}
+        return inputs if self._is_users_code else _named(inputs, self.inputs)
+
+
+def _named(inputs: Columns, specs: Sequence[TensorSpec]) -> Columns:
+    for spec in specs:
+        if spec.name in inputs:
+            _check(spec.name, inputs[spec.name], spec.shape)
+    if len(inputs) == 1:
+        ((name, array),) = inputs.items()
+        known = {spec.name for spec in specs}
+        if name not in known:
+            if len(specs) == 1:
+                _check(name, array, specs[0].shape)
+            return {INPUT: _rows(name, array)}
+    return {name: _column(_rows(name, array)) for name, array in inputs.items()}
+
+
+def _outputs_of(model: Model) -> Sequence[TensorSpec]:
+    """What a model returns of one row of zeros; none if it does not take that.
+
+    The row is also what makes libraries ready: their first prediction is the slowest.
+    """
+    specs = [TensorSpec(*one) for one in model.inputs]
+    if not specs or any(spec.datatype not in NUMBERS for spec in specs):
+        return ()
+    try:
+        found = model.infer(_named({spec.name: _zeros(spec) for spec in specs}, specs))
+        found = {name: as_output(array) for name, array in found.items()}
+    except Exception:  # noqa: BLE001 (its values are not those that it takes)
+        return ()
+    if any(array.shape[:1] != (1,) for array in found.values()):
+        return ()
+    is_fixed = all(-1 not in spec.shape[1:] for spec in specs)
+    return [
+        TensorSpec(
+            name, datatype(array), (-1, *(size if is_fixed else -1 for size in array.shape[1:]))
+        )
+        for name, array in found.items()
+    ]
+
+
+def _zeros(spec: TensorSpec) -> Array:
+    shape = [1 if size == -1 else size for size in spec.shape]
+    return np.zeros(shape, NUMBERS[spec.datatype])
 
 
 def _check(name: str, array: Array, shape: Sequence[int]) -> None:
