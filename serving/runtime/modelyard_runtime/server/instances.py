@@ -27,6 +27,8 @@ def read(body: bytes) -> list[Any]:
     instances = found["instances"]
     if type(instances) is not list:
         raise bad(f"instances is {shown(instances)}: give a list.")
+    if {} in instances:
+        raise bad("An instance is {}: give it fields.")
     return instances
 
 

@@ -263,6 +263,14 @@ async def test_the_words_of_an_error_are_told_whatever_they_are(opened: Open) ->
     assert response.json() == {"error": "The model failed: OSError: no file a?"}
 
 
+async def test_an_instance_without_fields_is_refused(opened: Open) -> None:
+    client = await opened(served.hosted("echo", dict))
+    response = await client.post("/v1/models/echo:predict", json={"instances": [{"a": 1}, {}]})
+
+    assert response.status_code == 400
+    assert "An instance is {}" in response.json()["error"]
+
+
 async def test_instances_of_several_forms_are_answered_in_their_order(opened: Open) -> None:
     client = await opened(served.hosted("echo", lambda inputs: {"prediction": inputs["a"]}))
     given = {"instances": [{"a": 1}, {"a": 2, "b": 1}, {"a": 3}]}
