@@ -95,11 +95,10 @@ def _lines(path: Path, part: FilePart) -> Iterator[bytes]:
     """Lines that are not blank."""
     begun = _OpenText()
     for block in blocks(path, part):
-        head, newline, tail = block.rpartition(b"\n")
-        if newline:
-            lines = head.split(b"\n")
+        *lines, tail = block.split(b"\n")
+        if lines:
             lines[0] = begun.end(lines[0])
-            yield from (line for line in lines if line.strip(_BLANK))
+            yield from [line for line in lines if line.strip(_BLANK)]
         begun.add(tail)
     if (line := begun.end()).strip(_BLANK):
         yield line

@@ -60,7 +60,9 @@ def _numbered(
 def _shifted(one: Batch | BadRecord, by: int) -> Batch | BadRecord:
     if isinstance(one, BadRecord):
         return replace(one, row=one.row + by)
-    return replace(one, rows=[row + by for row in one.rows]) if by else one
+    if isinstance(one.rows, range):
+        return replace(one, rows=range(one.rows.start + by, one.rows.stop + by))
+    return replace(one, rows=[row + by for row in one.rows])
 
 
 def _merged(

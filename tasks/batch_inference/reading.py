@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,19 +112,15 @@ def _read_json(
 ) -> Iterator[Batch | BadRecord]:
     row, letters = part.first_row, value_columns.parse_types(types)
     for some in json_texts.chunks(json_texts.texts(path, part, input_format), batch_size):
-        records, rows = [], []
-        for at, found in enumerate(json_texts.load(some), row):
-            if isinstance(found, MalformedText):
-                yield BadRecord(at, found.reason)
-            else:
-                records.append(found)
-                rows.append(at)
-        for chosen in _by_form(records):
-            alike = [records[at] for at in chosen]
-            fields, keys = _fields(alike), None
-            if key and key in fields and isinstance(alike[0], dict):
+        for kind, (rows, records) in _by_form(json_texts.load(some), row).items():
+            if kind is MalformedText:
+                for at, malformed in zip(rows, records, strict=True):
+                    yield BadRecord(at, malformed.reason)
+                continue
+            fields, keys = _fields(records), None
+            if key and key in fields and isinstance(records[0], dict):
                 keys = fields.pop(key)
-            yield from _batches(fields, letters, [rows[at] for at in chosen], keys)
+            yield from _batches(fields, letters, rows, keys)
         row += len(some)
 
 
@@ -200,15 +196,24 @@ _READERS: dict[str, _Reader] = {
 }
 
 
-def _by_form(records: Sequence[Any]) -> Iterable[Sequence[int]]:
-    """The positions of records, together with those of their form."""
-    forms = list(map(form, records))
-    if forms and forms.count(forms[0]) == len(forms):
-        return [range(len(forms))]
-    found: dict[Hashable, list[int]] = {}
-    for at, one in enumerate(forms):
-        found.setdefault(one, []).append(at)
-    return found.values()
+def _by_form(
+    records: Sequence[Any], row: int
+) -> dict[Hashable, tuple[Sequence[int], Sequence[Any]]]:
+    """Records and their rows by their form, the first of which is ``row``."""
+    kinds = set(map(type, records))
+    forms: list[Hashable] = list(map(tuple if kinds == {dict} else _form, records))
+    if forms.count(forms[0]) == len(forms):
+        return {forms[0]: (range(row, row + len(forms)), records)}
+    found: dict[Hashable, tuple[list[int], list[Any]]] = {}
+    for at, (one, record) in enumerate(zip(forms, records, strict=True), row):
+        rows, alike = found.setdefault(one, ([], []))
+        rows.append(at)
+        alike.append(record)
+    return {**found}
+
+
+def _form(record: Any) -> Hashable:
+    return MalformedText if isinstance(record, MalformedText) else form(record)
 
 
 def _csv_blocks(path: Path, part: FilePart) -> Iterator[bytes]:
