@@ -111,6 +111,10 @@ class Estimator(Model):
             import pandas as pd  # noqa: PLC0415 (not every model's environment has it)
 
             if isinstance(found, Mapping):
+                columns = list(found.values())
+                if {(one.dtype, one.ndim) for one in columns} == {(columns[0].dtype, 1)}:
+                    # One block of memory, which estimators take as it is.
+                    return pd.DataFrame(np.stack(columns).T, columns=list(found), copy=False)
                 return pd.DataFrame(found, copy=False)
             return pd.DataFrame(found, columns=self._names, copy=False)
         return found if isinstance(found, np.ndarray) else np.column_stack(list(found.values()))
