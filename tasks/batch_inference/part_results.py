@@ -177,7 +177,7 @@ class PartWriter:
         Raises:
             OutputError: If a value has no JSON; nothing is written then.
         """
-        named = {"row": list(map(b"%d".__mod__, self._pieces.rows(rows)))}
+        named = {"row": texts(self._pieces.rows(rows))}
         if keys is not None:
             named["key"] = _written("the key", lambda: list(map(dumps, keys)))
         for name, column in outputs.items():
@@ -252,12 +252,15 @@ class _OpenPieces:
         at = self.index(row)
         return self._files[at], row - self._starts[at] + self._first_rows[at]
 
-    def rows(self, rows: Sequence[int]) -> Iterable[int]:
+    def rows(self, rows: Sequence[int]) -> Array:
         """The numbers of ascending records in their files."""
-        if self.index(rows[0]) == self.index(rows[-1]):
-            _, first = self.place(rows[0])
-            return map((first - rows[0]).__add__, rows)
-        return (self.place(row)[1] for row in rows)
+        if self.index(rows[0]) != self.index(rows[-1]):
+            return np.array([self.place(row)[1] for row in rows])
+        _, first = self.place(rows[0])
+        by = first - rows[0]
+        if isinstance(rows, range):
+            return np.arange(rows.start + by, rows.stop + by)
+        return np.array(rows) + by
 
     def index(self, row: int) -> int:
         """Which piece has a record."""
@@ -370,7 +373,7 @@ def texts(column: Array) -> list[bytes]:
         if column.ndim == 1:
             return whole[1:-1].split(b",")
         if column.ndim == 2:
-            return [b"[" + row + b"]" for row in whole[2:-2].split(b"],[")]
+            return whole[1:-1].replace(b"],[", b"]\n[").split(b"\n")
     return list(map(dumps, column.tolist()))
 
 

@@ -60,7 +60,11 @@ class ResultStatistics:
         if found.dtype.kind in "iuf" and not is_class:
             self._numbers.add(found[np.isfinite(found)])
         elif found.dtype.kind == "b" or is_class:
-            for name, count in collections.Counter(map(_class_name, found.tolist())).items():
+            values = found.tolist()
+            # As texts, where 1 and True, which are equal, may be among them.
+            counts = collections.Counter(map(str, values) if found.dtype == object else values)
+            for value, count in counts.items():
+                name = _class_name(value)
                 if name in self._classes or len(self._classes) < _MOST_CLASSES:
                     self._classes[name] += count
 
