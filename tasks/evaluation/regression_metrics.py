@@ -27,6 +27,7 @@ class RegressionSums:
         self._squares: list[float] = []
         self._log_squares: list[float] = []
         self._mean = self._spread = 0.0  # of targets: the mean, and the squares around it
+        self._lowest, self._highest = math.inf, -math.inf  # likewise
 
     def add(self, targets: Array, predictions: Array) -> None:
         """Add rows; all values are finite numbers."""
@@ -48,6 +49,8 @@ class RegressionSums:
     def _add_spread(self, targets: Array) -> None:
         """Merge a batch's mean and spread (Chan, Golub and LeVeque, 1979)."""
         count, mean = len(targets), float(targets.mean())
+        self._lowest = min(self._lowest, float(targets.min()))
+        self._highest = max(self._highest, float(targets.max()))
         total = self.rows + count
         apart = mean - self._mean
         self._spread += float(np.square(targets - mean).sum())
@@ -67,18 +70,25 @@ class RegressionSums:
             found.put("mape", None, f"{self.zero_targets} targets are 0.")
         else:
             found.put("mape", math.fsum(self._relative) / rows, _OVERFLOW)
-        if self._spread and rows > 1:
-            is_known = math.isfinite(self._spread)
-            found.put("r2", 1 - squares / self._spread if is_known else None, _OVERFLOW)
-        else:
-            why = "All targets are the same." if rows > 1 else "There is one row alone."
-            found.put("r2", None, why)
+        self._put_explained(found, squares)
         found.put("rmse", math.sqrt(squares / rows), _OVERFLOW)
         negative = {"targets": self.negative_targets, "predictions": self.negative_predictions}
         reasons = [f"{many} {what} are below 0" for what, many in negative.items() if many]
         logs = None if reasons else math.sqrt(math.fsum(self._log_squares) / rows)
         found.put("rmsle", logs, f"{', and '.join(reasons)}.")
         return found
+
+    def _put_explained(self, found: Figures, squares: float) -> None:
+        """R², if the targets have a variance, which a float can hold."""
+        if self.rows == 1:
+            found.put("r2", None, "There is one row alone.")
+        elif self._lowest == self._highest:
+            found.put("r2", None, "All targets are the same.")
+        elif not self._spread:
+            found.put("r2", None, "The targets differ too little: the squares are 0.")
+        else:
+            is_known = math.isfinite(self._spread)
+            found.put("r2", 1 - squares / self._spread if is_known else None, _OVERFLOW)
 
 
 def _add(sums: list[float], value: float) -> None:

@@ -57,14 +57,19 @@ def test_targets_of_0_have_no_percentage_error() -> None:
 
 @pytest.mark.parametrize(
     ("targets", "reason"),
-    [([2, 2, 2], "All targets are the same."), ([2], "There is one row alone.")],
+    [
+        ([2, 2, 2], "All targets are the same."),
+        ([2], "There is one row alone."),
+        ([1e-200, 2e-200], "The targets differ too little: the squares are 0."),
+        ([0.1] * 9, "All targets are the same."),
+    ],
 )
 def test_targets_without_spread_have_no_r2(targets: list[float], reason: str) -> None:
     found = figures(targets, [1] * len(targets))
 
     assert found.values["r2"] is None
     assert found.undefined["r2"] == reason
-    assert found.values["rmse"] == 1
+    assert found.values["rmse"] == pytest.approx(abs(targets[0] - 1))
 
 
 def test_no_rows_have_no_figures() -> None:
