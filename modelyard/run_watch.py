@@ -17,6 +17,7 @@ from infra import local_time
 from modelyard import output
 from modelyard.output import console
 from registry.batch_inference_results import BatchInferenceResultView
+from registry.evaluation_results import EvaluationSummaryView
 from registry.pipelines.pipeline_views import PipelineResultView
 from registry.runs import run_results, runs, statuses
 from registry.runs.run_views import (
@@ -196,7 +197,7 @@ def describe(result: ResultView) -> str:
     if isinstance(result, BatchInferenceResultView):
         failed = f", {result.failed:,} failed" if result.failed else ""
         return f"{result.records:,} records{failed}" if result.records else ""
-    if isinstance(result, RunResultView):
+    if isinstance(result, RunResultView | EvaluationSummaryView):
         metrics = list(result.metrics.items())
         shown = [f"{name} {_number(value)}" for name, value in metrics[:_MOST_METRICS]]
         more = len(metrics) - _MOST_METRICS

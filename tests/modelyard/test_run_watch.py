@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from modelyard import run_watch
+from registry.evaluation_results import EvaluationSummaryView
 from registry.pipelines.pipeline_views import PipelineResultView, PipelineTaskView
 from registry.runs import run_results, runs
 from registry.runs.run_views import ResultView, RunDetailView, RunResultView, RunView
@@ -188,6 +189,8 @@ def test_progress_of_a_tuning_and_a_pipeline() -> None:
     assert run_watch.describe(without) == ""
     pipeline = PipelineResultView(mlflow_run_id="m", outputs={}, tasks=tasks)
     assert run_watch.describe(pipeline) == "1 succeeded, 1 pending"
+    evaluation = EvaluationSummaryView(mlflow_run_id="m", metrics={"accuracy": 0.5, "f1": None})
+    assert run_watch.describe(evaluation) == "accuracy 0.5, f1 None"
     assert run_watch.describe(None) == ""
 
 
