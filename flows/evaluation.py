@@ -116,8 +116,9 @@ _ANEW = "A retry cannot resume it: start a new evaluation, as with modelyard run
 _REMEDIES = {
     predicting.TOO_MANY_FAILED: "To allow more: modelyard runs update {} -p max_failed=N; a retry "
     "of the evaluation resumes it then.",
-    "InputChanged": _ANEW,
-    "RunDeleted": _ANEW,
+    **dict.fromkeys(
+        ("InputChanged", "InputEmpty", "InputMalformed", "FieldMissing", "RunDeleted"), _ANEW
+    ),
 }
 
 

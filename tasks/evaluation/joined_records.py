@@ -14,6 +14,7 @@ from modelyard_runtime.frames import Array, Columns, objects
 from modelyard_runtime.records import column
 
 from infra.errors import BadInputError, RunFailedError
+from infra.suggestions import did_you_mean
 from registry.flow_kinds import EVALUATE
 from tasks.batch_inference import csv_columns, reading, splitting
 from tasks.batch_inference.reading import BadRecord
@@ -51,10 +52,18 @@ def check_fields(path: Path, name: str, request: Evaluation) -> None:
     """Refuse a file whose first record lacks the target, or the field to slice by.
 
     Raises:
-        BadInputError: With the code ``TargetMissing`` or ``SliceFieldMissing``.
+        BadInputError: ``TargetMissing`` or ``SliceFieldMissing``; ``InputMalformed``, if it is
+            not of its format.
         OSError: If it cannot be read.
     """
-    first = _first_records(path, request.input_format, 1, 1)
+    try:
+        first = _first_records(path, request.input_format, 1, 1)
+    except ValueError as error:
+        raise BadInputError(
+            f"input_uri: {name} cannot be read as {request.input_format}: {error}.",
+            "Check input_format, or take the file away.",
+            code="InputMalformed",
+        ) from error
     fields = None if first is None else list(first)
     wanted = {request.target_field: "TargetMissing", request.slice_field: "SliceFieldMissing"}
     for field, code in wanted.items():
@@ -62,8 +71,8 @@ def check_fields(path: Path, name: str, request: Evaluation) -> None:
             shown = ", ".join(map(repr, fields[:20]))
             raise BadInputError(
                 f"The first record of {name} has no field {field!r}; it has {shown or 'none'}.",
-                "Check target_field and slice_field; CSV needs the names of columns in its first "
-                "line.",
+                f"{did_you_mean(field, fields)} Check target_field and slice_field; CSV needs the "
+                "names of columns in its first line.".lstrip(),
                 code=code,
             )
 

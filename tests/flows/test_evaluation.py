@@ -20,6 +20,7 @@ from tasks.evaluation.evaluation_request import Evaluation
         ("TooManyRecordsFailed", "modelyard runs update the-id -p max_failed=N; a retry of the"),
         ("BatchInferenceFailed", "A retry of the evaluation resumes it."),
         ("InputChanged", "A retry cannot resume it: start a new evaluation"),
+        ("InputEmpty", "A retry cannot resume it: start a new evaluation"),
     ],
 )
 def test_a_batch_inference_that_fails_says_what_to_do(code: str, remedy: str) -> None:

@@ -192,6 +192,17 @@ def test_an_input_without_records_has_no_fields_to_check(tmp_path: Path) -> None
         joined_records.check_fields(tmp_path / "a.jsonl", "a", request)
 
 
+def test_a_file_without_a_header_is_refused_before_anything_is_predicted(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("")
+    request = Evaluation(input_format="csv", target_field="target")
+    with pytest.raises(BadInputError, match=r"a\.csv cannot be read as csv: it has no header"):
+        joined_records.check_fields(tmp_path / "a.csv", "a.csv", request)
+    (tmp_path / "a.csv").write_text("x,targets\n1,2\n")
+    with pytest.raises(BadInputError, match="Did you mean targets") as raised:
+        joined_records.check_fields(tmp_path / "a.csv", "a.csv", request)
+    assert raised.value.code == "TargetMissing"
+
+
 class TestSample:
     def test_it_is_the_same_whatever_the_batches(self) -> None:
         ids = row_sample.hashes("a", np.arange(5000))
