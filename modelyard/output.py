@@ -242,7 +242,7 @@ def _text(value: Any, *, digits: int = 6) -> str:
     """Return a value in a line."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={_nested(inner)}" for key, inner in _present(value).items())
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
     if isinstance(value, bool):
         return str(value).lower()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,13 @@ def test_an_evaluation() -> None:
         "metrics": metrics,
         "intervals": {name: tuple(one) for name, one in intervals.items()},
     }
+
+
+def test_intervals_are_in_a_line_for_people() -> None:
+    shown = CliRunner().invoke(commands.app, ["show", "one"]).stdout
+
+    _, intervals = shown.split("intervals\n")
+    assert re.search(r"^  accuracy: 0\.\d{1,6}, 0\.\d{1,6}$", intervals, re.MULTILINE)
 
 
 def test_the_file_has_the_same_keys_in_the_same_order(tmp_path: Path) -> None:
