@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import warnings
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from infra.errors import RunFailedError
+from tasks.evaluation import bootstrap
 from tests.tasks.evaluation.conftest import Evaluate
 
 Lines = list[str]
@@ -18,7 +22,8 @@ SURROGATE = "\\ud800"
 
 
 @pytest.fixture(autouse=True)
-def _no_warnings() -> Any:
+def _no_warnings(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(bootstrap, "_OWN_REPLICATES", 20)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
@@ -256,3 +261,50 @@ class TestRegression:
             "rmsle": "1 targets are below 0, and 1 predictions are below 0."
         }
         assert np.isfinite(found["metrics"]["mape"])
+
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=4)
+ANY_NUMBER = (
+    st.integers() | st.integers(10**400, 10**401) | st.floats(width=64) | st.booleans()
+)  # fmt: skip
+ANY_JSON = st.recursive(
+    st.none() | ANY_NUMBER | ANY_TEXT | st.sampled_from(["no", "yes", "1e999", "9" * 4400]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANY_TEXT, inner, max_size=2),
+    max_leaves=5,
+)
+RECORD = st.tuples(ANY_JSON, ANY_JSON, ANY_JSON | st.lists(ANY_NUMBER, min_size=2, max_size=2))
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(records=st.lists(RECORD, max_size=8))
+def test_whatever_records_say_each_is_counted_once(
+    evaluate: Evaluate, task: str, records: list[tuple[Any, Any, Any]]
+) -> None:
+    is_class = task == "classification"
+    good = ("yes", "yes", [0.2, 0.8]) if is_class else (1.5, 2, None)
+    rows = [good, *records]
+    text = "".join(json.dumps({"y": target, "s": odd}) + "\n" for target, odd, _ in rows)
+    results = {
+        at: {"prediction": said, "probabilities": scores}
+        for at, (_, said, scores) in enumerate(rows)
+    }
+
+    found = evaluate(
+        {"a.jsonl": (text, results)}, task=task, class_names=["no", "yes"] if is_class else [],
+        slice_field="s",
+    )  # fmt: skip
+
+    many = found["counts"]
+    left_out = ("unreadable", "missing_targets", "unseen_targets", "missing_predictions")
+    assert many["records"] == len(rows)
+    assert many["evaluated"] + sum(many[name] for name in left_out) == len(rows)
+    assert many["evaluated"] == found["records"]
+    assert sum(one["records"] for one in found["slices"].values()) == found["records"]
+    named_counts = collections.Counter(one["count"] for one in found["examples"])
+    assert named_counts == {
+        name: min(5, count) for name, count in many.items()
+        if count and name not in {"records", "evaluated", "contradictions"}
+    }  # fmt: skip
