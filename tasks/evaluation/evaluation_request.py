@@ -29,7 +29,7 @@ from tasks.batch_inference.inference_request import (
     StartedServer,
     TimeoutSeconds,
 )
-from tasks.evaluation.class_labels import label_text
+from tasks.evaluation.class_labels import escaped, label_text
 from tasks.logs import Logs
 from tasks.parameters import FlowRequest, Minutes, Text
 
@@ -247,6 +247,13 @@ def check_classes(request: Evaluation) -> None:
             "Evaluate a model of fewer classes, or classes in groups.",
             code="ClassesTooMany",
         )
+    for name in names:
+        if escaped(name) != name:
+            raise BadInputError(
+                f"class_names: {name!r} cannot be written in UTF-8.",
+                "A lone surrogate is half a character: name the class with whole ones.",
+                code="ClassNameInvalid",
+            )
     texts = [label_text(name) for name in names]
     for at, text in enumerate(texts):
         if text in texts[:at]:

@@ -48,6 +48,7 @@ def test_what_can_run_is_taken(home: Home, given: dict[str, Any], more: dict[str
         ({"class_names": ["a", "b", "a"]}, "ClassNamesClash"),
         ({"class_names": ["1", "1.0"]}, "ClassNamesClash"),
         ({"class_names": ["", " "]}, "ClassNamesClash"),
+        ({"class_names": ["a", "\ud800"]}, "ClassNameInvalid"),
         ({"task": "regression"}, "ClassNamesUnused"),
         ({"slice_field": "y"}, "TargetFieldTwice"),
         ({"drop_fields": ["y"]}, "TargetFieldTwice"),
