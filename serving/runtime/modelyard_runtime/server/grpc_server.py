@@ -1,14 +1,20 @@
-"""The Open Inference Protocol's gRPC: the same models, queues and limits as over HTTP."""
+"""The Open Inference Protocol's gRPC: the same models, queues and limits as over HTTP.
+
+Requests are read and answers written in threads of gRPC's own, and predicted by way of the event
+loop, where those of HTTP are. grpc.aio would need no threads; but it takes one request at a time
+from the connections, so none arrives while another is predicted, and there are no batches.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
 import grpc
-import grpc.aio
 from google.protobuf.message import DecodeError
 
 from modelyard_runtime.server import grpc_tensors, open_inference
@@ -33,9 +39,13 @@ _CODES: Mapping[int, grpc.StatusCode] = {
 # The words of a refusal are a header, percent-encoded; clients take 8 KiB of headers.
 _MESSAGE_BYTES = 2000
 
+# Requests in flight, each in a thread while it waits; more than a model lets wait, so that probes
+# are answered while it is busy. Threads are made as they are needed.
+_THREADS = 512
+
 _PROBES = frozenset({"ServerLive", "ServerReady"})
 
-Method = Callable[[Any], Awaitable[Any]]
+Method = Callable[[Any, grpc.ServicerContext], Any]
 
 
 class GrpcServer:
@@ -58,7 +68,8 @@ class GrpcServer:
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._message_bytes = message_bytes
         self._token = token.encode()
-        self._server: grpc.aio.Server | None = None
+        self._server: grpc.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> int:
         """Listen.
@@ -73,7 +84,10 @@ class GrpcServer:
             ("grpc.max_receive_message_length", self._message_bytes),
             ("grpc.so_reuseport", 0),  # else two servers share a port, and neither is told
         ]
-        self._server = grpc.aio.server(options=options)
+        self._loop = asyncio.get_running_loop()
+        self._server = grpc.server(
+            ThreadPoolExecutor(_THREADS, "grpc"), options=options, maximum_concurrent_rpcs=_THREADS
+        )
         methods: Mapping[str, Method] = {
             "ServerLive": self._server_live,
             "ServerReady": self._server_ready,
@@ -93,27 +107,27 @@ class GrpcServer:
             port = int(self._server.add_insecure_port(self._address))
         except RuntimeError as error:
             raise OSError(f"gRPC cannot listen on {self._address}: {error}") from None
-        await self._server.start()
+        self._server.start()
         return port
 
     async def stop(self, seconds: float) -> None:
         """Accept nothing more, and answer what has begun within ``seconds``."""
         if self._server:
-            await self._server.stop(seconds)
+            await asyncio.to_thread(self._server.stop(seconds).wait)
 
-    async def _server_live(self, _: Any) -> Any:
+    def _server_live(self, _: Any, __: Any) -> Any:
         return message("ServerLiveResponse")(live=True)
 
-    async def _server_ready(self, _: Any) -> Any:
+    def _server_ready(self, _: Any, __: Any) -> Any:
         return message("ServerReadyResponse")(ready=_is_ready(self._models))
 
-    async def _model_ready(self, request: Any) -> Any:
+    def _model_ready(self, request: Any, _: Any) -> Any:
         return message("ModelReadyResponse")(ready=_is_ready(self._model(request)))
 
-    async def _server_metadata(self, _: Any) -> Any:
+    def _server_metadata(self, _: Any, __: Any) -> Any:
         return message("ServerMetadataResponse")(**open_inference.server_metadata())
 
-    async def _model_metadata(self, request: Any) -> Any:
+    def _model_metadata(self, request: Any, _: Any) -> Any:
         model = self._model(request)
         model.check_ready()
         found = open_inference.described(
@@ -121,10 +135,14 @@ class GrpcServer:
         )
         return message("ModelMetadataResponse")(**found)
 
-    async def _model_infer(self, request: Any) -> Any:
+    def _model_infer(self, request: Any, context: grpc.ServicerContext) -> Any:
         model = self._models.find(request.model_name, request.model_version or None)
         asked = grpc_tensors.read(request)
-        outputs = await model.infer(asked.inputs)
+        assert self._loop is not None
+        predicting = asyncio.run_coroutine_threadsafe(model.infer(asked.inputs), self._loop)
+        if not context.add_callback(predicting.cancel):  # the client has gone
+            predicting.cancel()
+        outputs = predicting.result()
         return grpc_tensors.write(asked, outputs, model.name, model.version)
 
     def _model(self, request: Any) -> HostedModel:
@@ -132,24 +150,26 @@ class GrpcServer:
 
     def _answering(
         self, request: Any, method: Method, *, is_probe: bool
-    ) -> Callable[[bytes, Any], Awaitable[Any]]:
+    ) -> Callable[[bytes, grpc.ServicerContext], Any]:
         """A handler of bytes: it answers whatever comes, also what is no message."""
 
-        async def answer(body: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        def answer(body: bytes, context: grpc.ServicerContext) -> Any:
             try:
                 if self._token and not is_probe:
                     self._check_token(context)
-                return (await method(_parsed(request, body))).SerializeToString()
+                return method(_parsed(request, body), context).SerializeToString()
+            except CancelledError:
+                code, words = grpc.StatusCode.CANCELLED, "The client has cancelled the request."
             except RequestRefused as refusal:
                 code, words = _CODES[refusal.status], refusal.message
             except Exception:  # noqa: BLE001 (the edge of the server)
                 print(traceback.format_exc(), file=sys.stderr, end="", flush=True)
                 code, words = grpc.StatusCode.INTERNAL, "The server failed; see its log."
-            return await context.abort(code, _cut(words))
+            return context.abort(code, _cut(words))
 
         return answer
 
-    def _check_token(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    def _check_token(self, context: grpc.ServicerContext) -> None:
         metadata = context.invocation_metadata() or ()
         given = [str(value) for name, value in metadata if name == "authorization"]
         if len(given) != 1 or not carries(given[0], self._token):

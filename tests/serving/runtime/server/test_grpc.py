@@ -324,6 +324,32 @@ async def test_what_a_client_gives_up_is_not_predicted(opened: Open) -> None:
     assert predicted == [1.0, 3.0]
 
 
+async def test_what_arrives_while_the_model_is_busy_is_predicted_together(opened: Open) -> None:
+    began, release = threading.Event(), threading.Event()
+    batches: list[int] = []
+
+    def predict(inputs: dict[str, Any]) -> dict[str, Any]:
+        batches.append(len(inputs["x"]))
+        began.set()
+        release.wait(20)
+        return inputs
+
+    model = served.hosted("slow", predict)
+    client = await opened(model)
+    first = asyncio.ensure_future(client.infer(model_name="slow"))
+    await asyncio.to_thread(began.wait, 20)
+    others = [asyncio.ensure_future(client.infer(model_name="slow")) for _ in range(20)]
+    # Threads would be too few if each of these took one of a handful.
+    assert (await client.ask("ServerLive"))[1].live
+    assert model._batcher is not None
+    while len(model._batcher._waiting) < 20:
+        await asyncio.sleep(0.01)
+    release.set()
+
+    assert [code for code, _ in await asyncio.gather(first, *others)] == [OK] * 21
+    assert batches == [1, 20]
+
+
 async def test_long_words_are_cut_to_what_a_header_may_have(opened: Open) -> None:
     def fail(inputs: Any) -> Any:
         raise RuntimeError("\udc80" + "é" * 9000)
