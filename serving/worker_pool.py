@@ -70,25 +70,45 @@ def listen(host: str, port: int, count: int) -> list[socket.socket]:
     Raises:
         ConflictError: With the code ``PortInUse``.
     """
+    return _bound(host, port, count, "--port", is_shared=count > 1, listens=True)
+
+
+def reserve(host: str, port: int) -> socket.socket:
+    """A socket that holds a port for workers which listen there themselves, as gRPC does.
+
+    Args:
+        host: The address.
+        port: The port; 0 for any that is free.
+
+    Raises:
+        ConflictError: With the code ``PortInUse``.
+    """
+    (found,) = _bound(host, port, 1, "--grpc-port", is_shared=True, listens=False)
+    return found
+
+
+def _bound(
+    host: str, port: int, count: int, option: str, *, is_shared: bool, listens: bool
+) -> list[socket.socket]:
     opened: list[socket.socket] = []
     try:
-        with _socket(
-            host
-        ) as probe:  # sockets with SO_REUSEPORT would join those of another server
+        # Sockets with SO_REUSEPORT would join those of another server.
+        with _socket(host) as probe:
             probe.bind((host, port))
             port = probe.getsockname()[1]
         for _ in range(count):
             opened.append(_socket(host))
-            if count > 1:
+            if is_shared:
                 opened[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             opened[-1].bind((host, port))
-            opened[-1].listen(_BACKLOG)
+            if listens:
+                opened[-1].listen(_BACKLOG)
     except OSError as error:
         for one in opened:
             one.close()
         raise ConflictError(
             f"Port {port} of {host} cannot be used: {error.strerror or error}.",
-            "Give another with --port, or end what listens there.",
+            f"Give another with {option}, or end what listens there.",
             code="PortInUse",
         ) from error
     return opened

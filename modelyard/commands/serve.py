@@ -7,9 +7,10 @@ import ipaddress
 import json as json_
 import os
 import signal
+import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -43,8 +44,7 @@ Found = tuple[list[str], dict[str, str], str, tuple[int, ...]]
 @app.command()
 def serve(
     entry_script: Annotated[
-        Path | None,
-        typer.Option(help="Scoring script of Azure ML, with init() and run(data)."),
+        Path | None, typer.Option(help="Scoring script of Azure ML, with init() and run(data).")
     ] = None,
     model_dir: Annotated[
         Path | None,
@@ -67,6 +67,9 @@ def serve(
             "0 for any that is free.",
         ),
     ] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of a model's gRPC; 0 for any.")
+    ] = None,
     workers: Annotated[
         int, typer.Option(min=1, max=64, help="Processes that answer requests.")
     ] = 1,
@@ -80,36 +83,65 @@ def serve(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Serve a model, or a scoring script of Azure ML, in the foreground until Ctrl-C."""
-    _check(entry_script, model_dir, model)
+    _check(entry_script, model_dir, model, grpc_port)
     token = _token(token_file, host)
-    default = _SCRIPT_PORT if entry_script else _MODEL_PORT
-    listeners = worker_pool.listen(host, default if port is None else port, workers)
-    url = _url(host, listeners[0].getsockname()[1])
+    if port is None:
+        port = _SCRIPT_PORT if entry_script else _MODEL_PORT
+    listeners = worker_pool.listen(host, port, workers)
     with contextlib.ExitStack() as held:
+        urls, options = held.enter_context(_listening(host, listeners, grpc_port))
         stop = held.enter_context(_stopped_by_signals())
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-serve-")))
         found = _served(entry_script, model_dir, model, name, folder, stop)
-        arguments, variables, python, keep = held.enter_context(found)
-        spec = worker_pool.WorkerSpec(
-            [python, *_SERVER, *arguments], _environment(variables, token, workers), Path.cwd(),
-            keep,
-        )  # fmt: skip
+        spec = _worker(held.enter_context(found), options, token, workers)
         watched = entry_script.resolve().parent if entry_script else model_dir or folder
         watch = source_watch.SourceWatch([watched]) if reload else None
         pool = worker_pool.WorkerPool(
-            spec, listeners, folder, output.notice, lambda: _announce(url, as_json=json), watch
+            spec, listeners, folder, output.notice, lambda: _announce(urls, as_json=json), watch
         )
         code = pool.run(stop)
     raise typer.Exit(code)
 
 
-def _check(entry_script: Path | None, model_dir: Path | None, model: str) -> None:
+@contextlib.contextmanager
+def _listening(
+    host: str, listeners: Sequence[socket.socket], grpc_port: int | None
+) -> Iterator[tuple[Mapping[str, str], Sequence[str]]]:
+    """The addresses that are announced, and the workers' options; the port of gRPC is held."""
+    urls = {"url": _url(host, listeners[0].getsockname()[1])}
+    if grpc_port is None:
+        yield urls, ()
+        return
+    with worker_pool.reserve(host, grpc_port) as reserved:
+        port = reserved.getsockname()[1]
+        urls["grpc"] = _url(host, port).removeprefix("http://")
+        yield urls, ("--host", host, "--grpc-port", str(port))
+
+
+def _worker(
+    found: Found, options: Sequence[str], token: str, workers: int
+) -> worker_pool.WorkerSpec:
+    arguments, variables, python, keep = found
+    command = [python, *_SERVER, *options, *arguments]
+    environment = _environment(variables, token, workers)
+    return worker_pool.WorkerSpec(command, environment, Path.cwd(), keep)
+
+
+def _check(
+    entry_script: Path | None, model_dir: Path | None, model: str, grpc_port: int | None
+) -> None:
     given = [model_dir is not None, bool(model)]
     if all(given) or not (any(given) or entry_script) or (model and entry_script):
         raise BadInputError(
             "It is not clear what to serve.",
             "Give --entry-script, with or without --model-dir, or one of --model-dir and --model.",
             code="NothingToServe",
+        )
+    if entry_script and grpc_port is not None:
+        raise BadInputError(
+            "--grpc-port is for a model: the protocol of a scoring script has no gRPC.",
+            "Leave it out, or serve a model with --model or --model-dir.",
+            code="GrpcNotServed",
         )
     if entry_script and not entry_script.is_file():
         raise NotFoundError(f"There is no script {entry_script}.", "Give the path of a file.")
@@ -237,8 +269,9 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
         restore()
 
 
-def _announce(url: str, *, as_json: bool) -> None:
+def _announce(urls: Mapping[str, str], *, as_json: bool) -> None:
     if as_json:
-        output.as_json({"url": url})
-    else:
-        output.console.print(f"Serving on {url}  (Ctrl-C ends it)", markup=False)
+        output.as_json(urls)
+        return
+    grpc = f", gRPC on {urls['grpc']}" if "grpc" in urls else ""
+    output.console.print(f"Serving on {urls['url']}{grpc}  (Ctrl-C ends it)", markup=False)

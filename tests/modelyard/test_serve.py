@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
+from modelyard_runtime.server.grpc_messages import SERVICE, message
 
 from infra.errors import ModelyardError
 from modelyard import azmlinfsrv
@@ -49,6 +51,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ({"model_dir": Path("weights"), "token_file": Path("none")}, "NotFound"),
         ({"model_dir": Path("weights"), "token_file": Path("short")}, "TokenInvalid"),
         ({"model_dir": Path("weights"), "host": "0.0.0.0"}, "TokenRequired"),
+        ({"model_dir": Path("weights"), "host": "0.0.0.0", "grpc_port": 0}, "TokenRequired"),
+        ({"entry_script": Path("score.py"), "grpc_port": 0}, "GrpcNotServed"),
         ({"model_dir": Path("weights"), "host": "model.example"}, "TokenRequired"),
     ],
 )
@@ -162,3 +166,35 @@ def test_a_model_is_served_in_the_protocols(run: Run, files: Path) -> None:
     (files / "weights" / "predictor.py").write_text(code)
     eventually(lambda: predicted() == [20], "the edit is served")
     assert httpx.get(url, headers={"host": "evil.example"}).status_code == 403
+
+
+@pytest.mark.integration
+def test_workers_share_the_port_of_grpc_and_ask_for_the_token(run: Run, files: Path) -> None:
+    (files / "weights" / "predictor.py").write_text(
+        "import os\n"
+        "def load(model_dir, parameters): return os.getpid()\n"
+        "def predict(inputs, model): return {'prediction': inputs['x'] * 0 + model}\n"
+    )
+    process = run("modelyard", "serve", "--model-dir", "weights", "--name", "m", "--port", "0",
+                  "--grpc-port", "0", "--workers", "2", "--json",
+                  MODELYARD_SERVE_TOKEN=_TOKEN)  # fmt: skip
+    assert process.stdout is not None
+    address = json.loads(process.stdout.readline())["grpc"]
+    tensor = {"name": "x", "datatype": "INT64", "shape": [1], "contents": {"int64_contents": [7]}}
+    request = message("ModelInferRequest")(model_name="m", inputs=[tensor]).SerializeToString()
+
+    def worker(token: str = _TOKEN) -> int:
+        # A connection of its own; channels of one process would share it.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(address, options=options) as channel:
+            answer = channel.unary_unary(f"/{SERVICE}/ModelInfer")(
+                request, timeout=30, metadata=[("authorization", f"Bearer {token}")]
+            )
+        (output,) = message("ModelInferResponse").FromString(answer).outputs
+        return int(output.contents.int64_contents[0])
+
+    seen: set[int] = set()
+    eventually(lambda: len(seen.add(worker()) or seen) == 2, "both workers answer")
+    with pytest.raises(grpc.RpcError) as refused:
+        worker("another token of its length")
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import urllib.request
@@ -166,6 +167,24 @@ def test_a_port_in_use_is_refused(count: int) -> None:
 
     assert refused.value.code == "PortInUse"
     assert f"Port {port} of 127.0.0.1 cannot be used" in refused.value.message
+
+
+def test_a_reserved_port_is_shared_with_workers_and_nothing_else() -> None:
+    with worker_pool.reserve("127.0.0.1", 0) as reserved:
+        port = reserved.getsockname()[1]
+        with socket.socket() as worker:
+            worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            worker.bind(("127.0.0.1", port))
+            worker.listen()
+            with pytest.raises(ConflictError) as refused:
+                worker_pool.reserve("127.0.0.1", port)
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                accepted, address = worker.accept()
+                accepted.close()
+                assert address == client.getsockname()
+
+    assert refused.value.code == "PortInUse"
+    assert "--grpc-port" in refused.value.hint
 
 
 def test_an_address_that_is_not_this_machine_s_is_refused() -> None:

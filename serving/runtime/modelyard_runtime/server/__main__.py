@@ -33,10 +33,10 @@ TOKEN_VARIABLE = "MODELYARD_SERVE_TOKEN"  # noqa: S105 (its name)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve models until a signal ends the server."""
     given = _parser().parse_args(arguments)
-    if given.grpc_port is not None and (given.entry_script or given.ready_file):
+    if given.grpc_port is not None and given.entry_script:
         sys.exit(
-            "modelyard_runtime.server: --grpc-port is for models, and for one process: leave out "
-            "--entry-script and --ready-file."
+            "modelyard_runtime.server: --grpc-port is for models: leave out --entry-script, whose "
+            "protocol has no gRPC."
         )
     token = _token(given)
     grpc_server = None
@@ -83,7 +83,8 @@ def _grpc_server(given: argparse.Namespace, models: ServedModels, token: str) ->
             "modelyard-runtime[server,grpc]."
         )
     most = _request_limits(given).body_bytes
-    return GrpcServer(models, given.host, given.grpc_port, most, token)
+    is_shared = given.ready_file is not None
+    return GrpcServer(models, given.host, given.grpc_port, most, token, is_shared=is_shared)
 
 
 def _scoring(given: argparse.Namespace, token: str) -> tuple[Draining, Iterable[Loadable]]:
@@ -146,7 +147,8 @@ def _parser() -> argparse.ArgumentParser:
         help=f"A file with the token that requests have to carry; else {TOKEN_VARIABLE}, if set.",
         )  # fmt: skip
     add("--ready-file", type=Path,
-        help="A file that is made when all is loaded; nothing is accepted before.")  # fmt: skip
+        help="A file that is made when all is loaded; nothing is accepted before, and the port "
+        "of gRPC is shared with other processes.")  # fmt: skip
     add("--prefix", default="", help="A path below which everything is served as well.")
     add("--batch-rows", type=int, default=BatchLimits.rows,
         help="Most rows that are predicted together.")  # fmt: skip

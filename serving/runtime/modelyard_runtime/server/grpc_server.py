@@ -52,8 +52,9 @@ class GrpcServer:
     """Answers gRPC requests for some models."""
 
     def __init__(
-        self, models: ServedModels, host: str, port: int, message_bytes: int, token: str = ""
-    ) -> None:
+        self, models: ServedModels, host: str, port: int, message_bytes: int, token: str = "", *,
+        is_shared: bool = False,
+    ) -> None:  # fmt: skip
         """Serve ``models``.
 
         Args:
@@ -63,11 +64,14 @@ class GrpcServer:
             message_bytes: Longest request.
             token: What the metadatum ``authorization`` has to carry, but for probes; "" if
                 nothing. Pages in a browser cannot ask it, so there is no more to check.
+            is_shared: Whether other servers may listen on the port, among which the kernel
+                divides the connections. If not, a port that is in use is refused.
         """
         self._models = models
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._message_bytes = message_bytes
         self._token = token.encode()
+        self._is_shared = is_shared
         self._server: grpc.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -82,7 +86,7 @@ class GrpcServer:
         """
         options = [
             ("grpc.max_receive_message_length", self._message_bytes),
-            ("grpc.so_reuseport", 0),  # else two servers share a port, and neither is told
+            ("grpc.so_reuseport", int(self._is_shared)),
         ]
         self._loop = asyncio.get_running_loop()
         self._server = grpc.server(

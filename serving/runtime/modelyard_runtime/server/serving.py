@@ -100,14 +100,15 @@ async def serve(
     # answer of two packets would wait 40 ms for the acknowledgement of the first.
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     opened.listen(_BACKLOG)
-    if ready:
-        if await _load(models, None):
-            return 1
-        ready.touch()
+    if ready and await _load(models, None):
+        return 1
     host, port = opened.getsockname()[:2]
     if grpc_server:
-        listening = f"Listening for gRPC on port {await grpc_server.start()}"
-        print(listening, file=sys.stderr, flush=True)
+        grpc_port = await grpc_server.start()
+    if ready:
+        ready.touch()
+    elif grpc_server:
+        print(f"Listening for gRPC on port {grpc_port}", file=sys.stderr, flush=True)
     serving = asyncio.ensure_future(server.serve(sockets=[opened]))
     if not ready:  # else the one that shared the socket says it
         print(f"Listening on http://{host}:{port}", file=sys.stderr, flush=True)

@@ -181,10 +181,9 @@ def test_grpc_without_its_packages_is_refused(
         main(["--model-dir", str(folder), "--grpc-port", "0"])
 
 
-@pytest.mark.parametrize("other", ["--entry-script", "--ready-file"])
-def test_grpc_is_for_models_of_one_process(other: str, folder: Path) -> None:
-    with pytest.raises(SystemExit, match="--grpc-port is for models, and for one process"):
-        main(["--model-dir", str(folder), "--grpc-port", "0", other, "file"])
+def test_grpc_is_for_models(folder: Path) -> None:
+    with pytest.raises(SystemExit, match="--grpc-port is for models"):
+        main(["--model-dir", str(folder), "--grpc-port", "0", "--entry-script", "file"])
 
 
 def test_a_model_that_does_not_load_ends_it_with_the_reason(
