@@ -152,3 +152,24 @@ def test_it_is_live_while_it_predicts_after_many_quick_ones(start: Start) -> Non
 
     assert found[0].status_code == 200
     assert answers > 10
+
+
+def test_a_full_queue_refuses_at_once_and_serves_what_it_took(start: Start) -> None:
+    server = start("--queue", "2")
+    server.wait_ready()
+    found: list[httpx.Response] = []
+    clients = [threading.Thread(target=lambda: found.append(server.infer(1.5))) for _ in range(12)]
+    for one in clients:
+        one.start()
+    eventually(lambda: len(found) >= 6, "some are refused")
+    early = [one.status_code for one in found]
+    for one in clients:
+        one.join()
+
+    assert set(early) == {429}
+    served = [one for one in found if one.status_code == 200]
+    refused = [one for one in found if one.status_code == 429]
+    assert len(served) + len(refused) == 12
+    assert len(served) >= 2
+    assert {one.headers["retry-after"] for one in refused} == {"1"}
+    assert all(one.json()["error"] for one in refused)
