@@ -21,6 +21,10 @@ from modelyard_runtime.server.call_thread import CallThread, CodeExitError
 from modelyard_runtime.server.refusals import RequestRefused, bad
 from modelyard_runtime.server.tensors import NUMBERS, TensorSpec, as_output, datatype
 
+# Instances of other forms are predicted on their own, and each waits in the queue: those of one
+# request leave room for others.
+_PARTS_AT_ONCE = 32
+
 
 class HostedModel:
     """A model under its name, from the beginning of its loading to the end of the server."""
@@ -114,6 +118,13 @@ class HostedModel:
         """
         self.check_ready()
         parts = [found[part.start : part.stop] for part in records.alike(found)]
+        predictions: list[Any] = []
+        for at in range(0, len(parts), _PARTS_AT_ONCE):
+            predictions += await self._answered(parts[at : at + _PARTS_AT_ONCE])
+        return predictions
+
+    async def _answered(self, parts: Sequence[Sequence[Any]]) -> list[Any]:
+        """The predictions for instances of several forms."""
         outputs = await asyncio.gather(
             *(self._asked(records.columns(part)) for part in parts), return_exceptions=True
         )

@@ -263,6 +263,17 @@ async def test_the_words_of_an_error_are_told_whatever_they_are(opened: Open) ->
     assert response.json() == {"error": "The model failed: OSError: no file a?"}
 
 
+async def test_a_request_does_not_fill_the_queue_with_its_own_instances(opened: Open) -> None:
+    def lengths(inputs: Any) -> Any:
+        return {"prediction": np.array([len(one) for one in inputs["input"]])}
+
+    client = await opened(served.hosted("lengths", lengths, waiting=40))
+    given = [[0] * (1 + at % 7) for at in range(500)]
+    response = await client.post("/v1/models/lengths:predict", json={"instances": given})
+
+    assert response.json() == {"predictions": [len(one) for one in given]}
+
+
 async def test_an_instance_without_fields_is_refused(opened: Open) -> None:
     client = await opened(served.hosted("echo", dict))
     response = await client.post("/v1/models/echo:predict", json={"instances": [{"a": 1}, {}]})
