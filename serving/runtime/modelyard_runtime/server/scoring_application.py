@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 import uuid
@@ -18,7 +19,7 @@ from urllib.parse import parse_qs
 
 from modelyard_runtime import __version__
 from modelyard_runtime.server import azureml_modules, swagger
-from modelyard_runtime.server.refusals import RequestRefused
+from modelyard_runtime.server.refusals import RequestRefused, shown
 from modelyard_runtime.server.request_bodies import Receive, RequestLimits, read_body
 from modelyard_runtime.server.scoring_script import (
     DeadlineExceededError,
@@ -33,6 +34,12 @@ _ID, _LEGACY_ID, _CLIENT_ID = "x-request-id", "x-ms-request-id", "x-ms-client-re
 _FAILED = "x-ms-run-function-failed"
 _ALLOWED = {"": "GET, HEAD, OPTIONS", "score": "GET, POST, OPTIONS",
             "swagger.json": "GET, HEAD, OPTIONS"}  # fmt: skip
+
+# The server's own, by the length of the body that it sends.
+_FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
+_LOWEST_STATUS, _HIGHEST_STATUS = 200, 599
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 Headers = list[tuple[str, str]]
 
@@ -133,10 +140,9 @@ class ScoringApplication:
         if "traceid" in headers:
             more.append(("TraceId", headers["traceid"]))
         body = response.body if method != "HEAD" else b""
-        own = [one for one in response.headers if one[0].lower() != "content-length"]
         length = ("content-length", str(len(response.body)))
         raw = [(name.encode("latin-1"), value.encode("latin-1"))
-               for name, value in [*own, length, *more]]  # fmt: skip
+               for name, value in [*response.headers, length, *more]]  # fmt: skip
         status = response.status
         await send({"type": "http.response.start", "status": status, "headers": raw})
         await send({"type": "http.response.body", "body": body})
@@ -205,7 +211,9 @@ def _response(value: Any) -> _Response:
     if azureml_modules.is_response(value):
         if hasattr(value, "direct_passthrough"):  # Flask's, of a file
             value.direct_passthrough = False
-        headers = list(value.headers.items())
+        headers = [(name, str(text)) for name, text in value.headers.items()
+                   if name.lower() not in _FRAMING]  # fmt: skip
+        _check(value.status_code, headers)
         if value.status_code >= 500:
             headers = [one for one in headers if one[0].lower() != _FAILED]
             headers.append((_FAILED, "True"))
@@ -217,6 +225,24 @@ def _response(value: Any) -> _Response:
             f"run() returned a {type(value).__name__} that has no JSON: {error}. Return lists, "
             "mappings, texts and numbers; of an array, its tolist()."
         ) from error
+
+
+def _check(status: object, headers: Headers) -> None:
+    """Refuse what would end the connection, or another answer begin, as HTTP reads it.
+
+    Raises:
+        ScriptError: If it is such.
+    """
+    if type(status) is not int or not _LOWEST_STATUS <= status <= _HIGHEST_STATUS:
+        raise ScriptError(
+            f"run() returned the status {status!r}: give {_LOWEST_STATUS} to {_HIGHEST_STATUS}."
+        )
+    for name, text in headers:
+        if not (_HEADER.fullmatch(name) and _HEADER_VALUE.fullmatch(text)):
+            raise ScriptError(
+                f"run() returned the header {shown(name)} with {shown(text)}, which HTTP does not "
+                "have: encode line breaks and what is beyond Latin-1."
+            )
 
 
 def _ids(headers: Mapping[str, str]) -> Headers:

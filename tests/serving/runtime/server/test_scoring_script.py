@@ -185,6 +185,31 @@ async def test_a_response_s_status_and_headers_pass_through(serve: Serve) -> Non
     assert failed.headers.get_list("x-ms-run-function-failed") == ["True"]
 
 
+@pytest.mark.parametrize(
+    ("response", "told"),
+    [
+        ("'x', 200, {'X-Kind': 'a\\r\\nSet-Cookie: b'}", "the header 'X-Kind'"),
+        ("'x', 200, {'X Kind': 'a'}", "the header 'X Kind'"),
+        ("'x', 200, {'X-Kind': '\uac00'}", "beyond Latin-1"),
+        ("'x', 99", "the status 99: give 200 to 599"), ("'x', '200'", "the status '200'"),
+        ("'x', 200, {'Transfer-Encoding': 'chunked', 'Content-Length': '7'}", ""),
+    ],
+)  # fmt: skip
+async def test_a_response_that_http_does_not_have_is_the_script_s_fault(
+    response: str, told: str, serve: Serve
+) -> None:
+    client = await serve(
+        "from azureml.contrib.services.aml_response import AMLResponse\n"
+        f"def init(): pass\ndef run(data): return AMLResponse({response})"
+    )
+    answer = await client.post("/score", content=b"1")
+
+    assert answer.status_code == (500 if told else 200)
+    assert told in (answer.json()["message"] if told else "")
+    assert answer.headers.get_list("content-length") == [str(len(answer.content))]
+    assert "transfer-encoding" not in answer.headers
+
+
 async def test_an_error_says_where_in_the_script_it_happened(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "steps.py").write_text("import json\ndef read(data):\n    return json.loads(data)")
     client = await serve("import steps\ndef init(): pass\ndef run(data):\n    steps.read(data)")
