@@ -62,7 +62,6 @@ def check(request: BatchInference, _: str) -> None:
         ModelyardError: With a code of its own for each fault.
     """
     inference_request.check(request, homes.current(), settings.load())
-    outputs.check_unused(request.output_uri, publish_targets.is_known, overwrite=request.overwrite)
 
 
 @step("prepare")
@@ -72,13 +71,14 @@ def _prepare(
     """Fetch the model and the input, and cut the input into parts."""
     if choice.runs_in_pods(context.settings):
         return Path(), batch_inference_pods.prepare(context, request, folders)
-    batch_inference_server.fetch(request, model, folders)
     found = storage.store(request.input_uri)
     plan = planning.read(folders.plan)
     chosen = input_files.select(found, request.include, request.exclude)
     files = planning.select_planned(plan, chosen, context.logger.warning)
     names = output_files.names_of([file.name for file in files], request.input_format)
-    publication.check(request.output_uri, names)
+    output = storage.store(request.output_uri)
+    publication.check(output, names, overwrite=request.overwrite)
+    batch_inference_server.fetch(request, model, folders)
     place = input_files.local(found, files, folders.staged)
     if plan is None:
         plan = planning.make(
@@ -270,8 +270,8 @@ def _publish(
         raise predicting.failed(
             f"None of the {manifest['rows']:,} records could be predicted{why}", str(folders.log)
         )
+    publication.publish(folders.output, request.output_uri, overwrite=request.overwrite)
     publish_targets.record(tracked.run_id, outputs.canonical(request.output_uri))
-    publication.publish(folders.output, request.output_uri)
     return output
 
 

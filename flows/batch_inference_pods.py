@@ -68,7 +68,8 @@ def prepare(context: RunContext, request: BatchInference, folders: Folders) -> P
     chosen = input_files.select(found, request.include, request.exclude)
     files = planning.select_planned(plan, chosen, context.logger.warning)
     names = output_files.names_of([file.name for file in files], request.input_format)
-    publication.check(request.output_uri, names)
+    output = storage.store(request.output_uri)
+    publication.check(output, names, overwrite=request.overwrite)
     if plan is None:
         plan = _plan(context, request, found, files, folders)
         staged_parts.publish_plan(plan, area)

@@ -34,7 +34,7 @@ from registry.models.models import ResolvedVersion
 from registry.runs import publish_targets, run_requests
 from registry.tracking import Tracked
 from tasks import outputs
-from tasks.batch_inference import inference_request, predicting
+from tasks.batch_inference import inference_request, predicting, publication
 from tasks.batch_inference.input_files import InputFile
 from tasks.evaluation import evaluating, evaluation_request, output_fields
 from tasks.evaluation.evaluating import EvaluationFolders
@@ -116,6 +116,8 @@ _ANEW = "A retry cannot resume it: start a new evaluation, as with modelyard run
 _REMEDIES = {
     predicting.TOO_MANY_FAILED: "To allow more: modelyard runs update {} -p max_failed=N; a retry "
     "of the evaluation resumes it then.",
+    publication.FILES_EXIST: "Move the files, or allow them to be replaced: modelyard runs update "
+    "{} -p overwrite=true; a retry of the evaluation resumes it then.",
     **dict.fromkeys(
         ("InputChanged", "InputEmpty", "InputMalformed", "FieldMissing", "RunDeleted"), _ANEW
     ),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.errors import BadInputError
+from infra.errors import BadInputError, ConflictError
 
 # Called with the bytes that are done and the bytes that there are, in the caller's thread.
 Progress = Callable[[int, int], None]
@@ -24,6 +24,45 @@ class StoreEntry:
 
     name: str
     size: int
+
+
+@dataclass(frozen=True)
+class FileVersion:
+    """A file as it was found; what is found later is equal unless it was written since.
+
+    Attributes:
+        size: In bytes.
+        written_ns: When it was written, in nanoseconds.
+        tag: What else differs between versions: an inode, an ETag.
+        changed_ns: Of a file on a disk, when it or its links were changed, which no program can
+            set; else as ``written_ns``.
+    """
+
+    size: int
+    written_ns: int
+    tag: str
+    changed_ns: int = field(compare=False)
+
+    def is_older_than(self, other: FileVersion) -> bool:
+        """Whether it was not written after another file of the same store."""
+        return self.written_ns <= other.written_ns and self.changed_ns <= other.changed_ns
+
+
+class FilesExistError(ConflictError):
+    """Files are where others are published that may not replace them.
+
+    Attributes:
+        names: Their names below the URI.
+    """
+
+    code = "FilesExist"
+
+    def __init__(self, uri: str, names: Collection[str]) -> None:
+        self.names = sorted(names)
+        super().__init__(
+            f"{uri} has files that may not be replaced: {', '.join(self.names[:5])}.",
+            "Move them, or publish to another folder.",
+        )
 
 
 class EntryFilter:
@@ -105,6 +144,16 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def versions(self, names: Iterable[str]) -> dict[str, FileVersion]:
+        """Versions of the files that are there of these names below the URI.
+
+        What is a folder, or lies behind a link, is not there; a link to a file is.
+
+        Args:
+            names: As ``entries`` gives them.
+        """
+
+    @abstractmethod
     def read(self, name: str = "", *, offset: int = 0, length: int | None = None) -> bytes:
         """Read bytes of one file: for small files, and for headers of large ones.
 
@@ -139,6 +188,7 @@ class Store(ABC):
         whole_entries: bool = False,
         last: str = "",
         stale: Collection[str] = (),
+        replaceable: Mapping[str, FileVersion] | None = None,
     ) -> None:
         """Copy the directory ``source`` here. Files of the same name are replaced; others stay.
 
@@ -154,8 +204,13 @@ class Store(ABC):
             stale: Names of files that are here and not in ``source``, to be removed, with folders
                 that are empty then. Other entries stay: a folder of that name, and what a link to
                 a folder leads to.
+            replaceable: The files here that may be replaced or removed, as ``versions`` has found
+                them; None for all. Not with ``whole_entries``.
 
         Raises:
+            FilesExistError: If another file is, or another version of a file, where one is
+                replaced or removed. Only where it came during the burst in which files become
+                visible, some of them are new then.
             BadInputError: If the URI is, or lies below, a file or an object, or may not be
                 written; if a file may not be read; with the code ``NamesClash``, as
                 ``check_writable`` does; with the code ``PathClimbs``, for a name in ``stale``.

@@ -25,10 +25,15 @@ Answer = TypeVar("Answer", bound=Mapping[str, Any])
 BLOCK = 2**20
 _GONE = {"NoSuchKey", "404", "NotFound", "NoSuchVersion"}
 _CHANGED = {"PreconditionFailed", "412"}
+_NOT_IMPLEMENTED = 501
 
 
 class ChangedError(Exception):
     """The object has changed since it was listed."""
+
+
+class OccupiedError(Exception):
+    """Another object has the key than the one that may be replaced."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class Bucket:
         self._is_https = client.meta.endpoint_url.startswith("https:")
         self._name = name
         self._reached = False
+        self._has_conditions = True
 
     def afresh(self) -> Bucket:
         """Create a client for cleaning up after the transfer has failed."""
@@ -234,18 +240,47 @@ class Bucket:
             return None
         return answer["ContentLength"]
 
-    def put(self, key: str, content: bytes, md5: str) -> str:
+    def put(self, key: str, content: bytes, md5: str, expected: str | None = None) -> str:
         """Write a whole object; return its ETag.
 
         The request bears the content's MD5, which the server compares.
+
+        Args:
+            key: The object's key.
+            content: Its bytes.
+            md5: Their MD5.
+            expected: ETag of the object that may be replaced; "" if there is to be none, None for
+                any. Servers that know no conditions replace any.
+
+        Raises:
+            OccupiedError: If another one is there.
         """
         with self._translate_errors():
-            answer = self._ask(
-                lambda: self._client.put_object(
-                    Bucket=self._name, Key=key, Body=content, ContentMD5=_base64(md5)
-                )
+            answer = self._write(
+                expected,
+                lambda condition: self._client.put_object(
+                    Bucket=self._name, Key=key, Body=content, ContentMD5=_base64(md5), **condition
+                ),
             )
         return "" if checksums.is_opaque(answer) else _bare(answer.get("ETag"))
+
+    def _write(self, expected: str | None, write: Callable[[dict[str, Any]], Answer]) -> Answer:
+        """Ask for a write on the condition that the object is the one that is expected."""
+        condition = {}
+        if expected is not None and self._has_conditions:
+            condition = {"IfMatch": f'"{expected}"'} if expected else {"IfNoneMatch": "*"}
+        try:
+            return self._ask(lambda: write(condition))
+        except ClientError as error:
+            code = failures.code_of(error)
+            if condition and code in _CHANGED:
+                raise OccupiedError from None
+            if "IfMatch" in condition and code in _GONE:  # what was to be replaced
+                return self._write("", write)
+            if condition and failures.status_of(error) == _NOT_IMPLEMENTED:
+                self._has_conditions = False
+                return self._write(None, write)
+            raise
 
     def delete(self, key: str) -> None:
         """Delete an object, if it exists."""
@@ -283,22 +318,26 @@ class Bucket:
             raise self._ended(error) from None
         return "" if checksums.is_opaque(answer) else _bare(answer.get("ETag"))
 
-    def complete(self, upload: MultipartUpload, etags: list[str]) -> str:
+    def complete(
+        self, upload: MultipartUpload, etags: list[str], expected: str | None = None
+    ) -> str:
         """Complete the upload; return the object's ETag.
 
         Raises:
             ChangedError: If another client ended the upload, or uploaded other parts.
+            OccupiedError: If another object is there than is expected; see :meth:`put`.
         """
         parts: Any = [{"PartNumber": n, "ETag": f'"{etag}"'} for n, etag in enumerate(etags, 1)]
         try:
-            answer = self._ask(
-                lambda: _whole(
+            answer = self._write(
+                expected,
+                lambda condition: _whole(
                     self._client.complete_multipart_upload(
                         Bucket=self._name, Key=upload.key, UploadId=upload.upload_id,
-                        MultipartUpload={"Parts": parts},
+                        MultipartUpload={"Parts": parts}, **condition,
                     ),
                     "ETag",
-                )
+                ),
             )  # fmt: skip
         except ClientError as error:
             raise self._ended(error) from None

@@ -14,13 +14,16 @@ back, everything else is removed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from infra.storage import disk, partial, tree
-from infra.storage.base import check_name
+from infra.storage.base import FilesExistError, FileVersion, check_name
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 
 
 def fetch(source: Path, destination: Path) -> None:
@@ -45,6 +48,7 @@ def publish(
     whole_entries: bool = False,
     last: str = "",
     stale: Collection[str] = (),
+    replaceable: Mapping[str, FileVersion] | None = None,
 ) -> None:
     """Copy the entries of ``source`` into ``folder``, which may be new.
 
@@ -54,10 +58,12 @@ def publish(
         whole_entries: Replace folders of the same name as wholes, instead of merging into them.
         last: See :meth:`infra.storage.base.Store.publish`.
         stale: Likewise.
+        replaceable: Likewise.
 
     Raises:
         BadInputError: If a link points outside, what is there is in the way, or a name in
             ``stale`` climbs out.
+        FilesExistError: If a file is there that is not replaceable.
     """
     for name in stale:
         check_name(name)
@@ -70,29 +76,82 @@ def publish(
         with _staged(beside) as staging:
             if not folder.is_dir():
                 _copy(source, staging / "new")
-                (staging / "new").rename(folder)
-                return
+                if last:
+                    _touch(staging / "new" / last)
+                if _has_become(staging / "new", folder):
+                    return
     with _staged(folder / ".entries.copy.partial") as staging:
         _copy(source, staging / "new")
+        names = [*tree.entries(staging / "new"), *stale]
+        over = None if replaceable is None else _replaceable_paths(folder, names, replaceable)
         if last:
             (staging / "new" / last).rename(staging / "last")
-            (folder / last).unlink(missing_ok=True)
+            if over is None or folder / last in over:
+                (folder / last).unlink(missing_ok=True)
         if whole_entries:
             _replace_entries(staging, folder)
         else:
-            _merge(staging / "new", folder)
+            _merge(staging / "new", folder, over)
         tree.remove_files(folder, stale)
         if last:
-            (staging / "last").rename(folder / last)
+            _merge(staging / "last", folder / last, None if over is None else ())
 
 
-def _merge(entry: Path, target: Path) -> None:
-    """Move an entry to its name; of a folder that is there, what it has in it."""
-    if tree.is_folder(entry) and tree.is_folder(target):
-        for inner in list(entry.iterdir()):
-            _merge(inner, target / inner.name)
-    else:
+def _replaceable_paths(
+    folder: Path, names: Iterable[str], replaceable: Mapping[str, FileVersion]
+) -> set[Path]:
+    """The paths of the files that may be replaced; no others are there of these names."""
+    there = tree.versions(folder, names)
+    if others := [name for name, found in there.items() if replaceable.get(name) != found]:
+        raise FilesExistError(str(folder), others)
+    return {folder / name for name in there}
+
+
+def _merge(entry: Path, target: Path, over: Collection[Path] | None) -> None:
+    """Move an entry to its name; of a folder that is there, what it has in it.
+
+    Raises:
+        FilesExistError: If a file is there that is not in ``over``; None if all may be replaced.
+    """
+    if tree.is_folder(entry):
+        if tree.is_folder(target) or not _has_become(entry, target):
+            for inner in list(entry.iterdir()):
+                _merge(inner, target / inner.name, over)
+    elif over is None or target in over:
         entry.replace(target)
+    else:
+        _add(entry, target)
+
+
+def _add(file: Path, target: Path) -> None:
+    """Give a file its name, which no other one has."""
+    try:
+        target.hardlink_to(file)  # a rename would replace what came just now
+    except OSError as error:
+        if os.path.lexists(target):
+            raise FilesExistError(str(target.parent), [target.name]) from error
+        if error.errno not in _NO_LINKS:
+            raise
+        file.rename(target)
+    else:
+        file.unlink()
+
+
+def _has_become(folder: Path, target: Path) -> bool:
+    """Give a folder its name; False if a folder with files has that by now."""
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise
+        return False
+    return True
+
+
+def _touch(file: Path) -> None:
+    """Have a file be changed later than all others, as one that gets its name last."""
+    status = file.stat()
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _replace_entries(staging: Path, folder: Path) -> None:

@@ -113,9 +113,9 @@ _FAULTS: tuple[tuple[tuple[type[Exception], ...], _Kind], ...] = (
 
 _TRANSIENT_KINDS = (_BROKEN, _UNREACHABLE)
 _TRANSIENT_CODES = {
-    "BadDigest", "IncompleteBody", "InternalError", "OperationAborted", "RequestTimeout",
-    "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests",
-    "XAmzContentSHA256Mismatch",
+    "BadDigest", "ConditionalRequestConflict", "IncompleteBody", "InternalError",
+    "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling",
+    "ThrottlingException", "TooManyRequests", "XAmzContentSHA256Mismatch",
 }  # fmt: skip
 # What the code of a client's error may look like; anything else a server made up.
 _CODE = re.compile(r"[A-Za-z0-9]{1,64}")

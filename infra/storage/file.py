@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from infra.errors import BadInputError, NotFoundError
 from infra.storage import copying, disk
-from infra.storage.base import ALL_ENTRIES, EntryFilter, Progress, Store, StoreEntry, check_name
-from infra.storage.tree import check_mergeable, entries_of, files
+from infra.storage.base import (
+    ALL_ENTRIES,
+    EntryFilter,
+    FileVersion,
+    Progress,
+    Store,
+    StoreEntry,
+    check_name,
+)
+from infra.storage.tree import check_mergeable, entries_of, files, versions
 
 
 class FileStore(Store):
@@ -62,6 +70,10 @@ class FileStore(Store):
             )
             return iter([StoreEntry(name, path.stat().st_size) for name, path in found])
 
+    def versions(self, names: Iterable[str]) -> dict[str, FileVersion]:  # noqa: D102
+        with disk.translating_errors(self.uri, self._path):
+            return versions(self._path, names)
+
     def read(  # noqa: D102
         self, name: str = "", *, offset: int = 0, length: int | None = None
     ) -> bytes:
@@ -107,12 +119,14 @@ class FileStore(Store):
         whole_entries: bool = False,
         last: str = "",
         stale: Collection[str] = (),
+        replaceable: Mapping[str, FileVersion] | None = None,
     ) -> None:
         with disk.translating_errors(self.uri, source):
             self._check_place()
             copying.publish(
-                source, self._path, whole_entries=whole_entries, last=last, stale=stale
-            )
+                source, self._path, whole_entries=whole_entries, last=last, stale=stale,
+                replaceable=replaceable,
+            )  # fmt: skip
         _tell(progress, source)
 
     def remove(self) -> None:  # noqa: D102

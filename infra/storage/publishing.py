@@ -27,9 +27,16 @@ from itertools import chain
 from pathlib import Path
 
 from infra.errors import BadInputError, ModelyardError
-from infra.storage import checksums, failures, tree
-from infra.storage.base import check_name, parents
-from infra.storage.bucket import Bucket, ChangedError, MultipartUpload, RemoteObject
+from infra.storage import checksums, destination, failures, tree
+from infra.storage.base import FilesExistError, FileVersion, check_name
+from infra.storage.bucket import (
+    Bucket,
+    ChangedError,
+    MultipartUpload,
+    OccupiedError,
+    RemoteObject,
+)
+from infra.storage.destination import ExpectedObjects
 from infra.storage.transfer import MIB, CompletedBytes, Step
 
 _MOST_PARTS = 10_000
@@ -41,6 +48,7 @@ class _SourceFile:
     """A file as observed when the publish began."""
 
     path: Path
+    name: str
     key: str
     size: int
     changed_ns: int
@@ -83,6 +91,7 @@ def publish(
     whole_entries: bool = False,
     last: str = "",
     stale: Collection[str] = (),
+    replaceable: Mapping[str, FileVersion] | None = None,
 ) -> None:
     """Publish the files of ``source`` as the objects below ``prefix``.
 
@@ -93,8 +102,10 @@ def publish(
         whole_entries: Delete what else is below the first segments of the objects' names.
         last: See :meth:`infra.storage.base.Store.publish`.
         stale: Likewise.
+        replaceable: Likewise.
 
     Raises:
+        FilesExistError: If an object is there that is not replaceable.
         BadInputError: If a link or a name in ``source`` cannot be published, or what is there is
             in the way.
         StoreError: If a file changes during the publish, or it is interrupted.
@@ -103,45 +114,25 @@ def publish(
         check_name(name)
     files = _files(source, prefix)
     keys = {file.key for file in files}
-    there = _same_entries(bucket, prefix, keys)
+    there = destination.same_entries(bucket, prefix, keys)
     if not whole_entries:
-        _check_mergeable(bucket, prefix, keys, there)
+        destination.refuse_clashes(bucket, prefix, keys, there)
     old = there.pop(prefix + last, None) if last else None
     gone = {prefix + name for name in stale} | (there.keys() if whole_entries else set())
-    upload = _FolderUpload(bucket, prefix, files, there)
+    expected = None if replaceable is None else ExpectedObjects(prefix, replaceable)
+    upload = _FolderUpload(bucket, prefix, files, there, expected)
     with upload.aborted_on_failure():
         upload.begin()
+        if expected is not None:
+            expected.check(bucket, keys | gone)
         if old is not None:
             bucket.delete(old.key)
+            if expected is not None:
+                expected.forget(old.key)
         upload.show(keys - {prefix + last})
         bucket.transfer.run([bound(_delete, bucket, key) for key in sorted(gone - keys)])
         upload.show(keys & {prefix + last})
     upload.abort_unused()
-
-
-def check_mergeable(bucket: Bucket, prefix: str, names: Iterable[str]) -> None:
-    """Refuse names below ``prefix`` that objects cannot have beside those that are there.
-
-    Object storage itself would have both an object ``x`` and one ``x/y``, but no folder has.
-
-    Raises:
-        BadInputError: With the code ``NamesClash``.
-    """
-    keys = [prefix + name for name in names]
-    _check_mergeable(bucket, prefix, keys, _same_entries(bucket, prefix, keys))
-
-
-def _check_mergeable(
-    bucket: Bucket, prefix: str, keys: Iterable[str], there: Iterable[str]
-) -> None:
-    objects = {key.removeprefix(prefix) for key in there}
-    folders = {folder for name in objects for folder in parents(name)}
-    wanted = tree.entries_of(key.removeprefix(prefix) for key in keys)
-    for name, wants_folder in wanted.items():
-        if name in (objects if wants_folder else folders):
-            kind = "an object" if wants_folder else "a folder"
-            place = f"{bucket.uri.rstrip('/')}/{name}"
-            raise tree.names_clash(place, kind, wants_folder=wants_folder)
 
 
 def remove(bucket: Bucket, key: str) -> None:
@@ -174,26 +165,8 @@ def _files(source: Path, prefix: str) -> list[_SourceFile]:
                 code="NameTooLong",
             )
         status = path.stat()
-        files.append(_SourceFile(path, key, status.st_size, status.st_mtime_ns))
+        files.append(_SourceFile(path, name, key, status.st_size, status.st_mtime_ns))
     return files
-
-
-def _first(key: str, prefix: str) -> str:
-    """Return the first segment of a key below ``prefix``, the name of its entry."""
-    return key.removeprefix(prefix).partition("/")[0]
-
-
-def _same_entries(bucket: Bucket, prefix: str, keys: Iterable[str]) -> dict[str, RemoteObject]:
-    """List the existing objects at and below the first segments of these keys."""
-    names = {_first(key, prefix) for key in keys}
-    if not names:
-        return {}
-    objects, folders = bucket.level(prefix)
-    found = [remote for remote in objects if remote.key.removeprefix(prefix) in names]
-    for folder in folders:
-        if _first(folder, prefix) in names:
-            found += bucket.below(folder)
-    return {remote.key: remote for remote in found}
 
 
 def _unfinished(
@@ -229,18 +202,34 @@ def _etag_if_newer(file: _SourceFile, remote: RemoteObject | None) -> str:
     return remote.etag if newer else ""
 
 
-def _put(bucket: Bucket, file: _SourceFile, there: RemoteObject | None) -> CompletedBytes:
+def _put(
+    bucket: Bucket, file: _SourceFile, there: RemoteObject | None, expected: str | None
+) -> CompletedBytes:
     """Put a small file, unless the object has these bytes already."""
     content = file.read(0, file.size)
     file.check_unchanged()
     md5 = checksums.md5(content)
     if _etag_if_newer(file, there) != md5:
         for _ in range(2):
-            if not checksums.differs(bucket.put(file.key, content, md5), md5):
+            if not checksums.differs(_put_over(bucket, file, content, md5, expected), md5):
                 break
         else:
             raise failures.checksum_mismatch(str(file.path))
     return CompletedBytes(file.size)
+
+
+def _put_over(
+    bucket: Bucket, file: _SourceFile, content: bytes, md5: str, expected: str | None
+) -> str:
+    """Put a small file in place of the object that is expected; the object's ETag."""
+    try:
+        return bucket.put(file.key, content, md5, expected)
+    except OccupiedError:
+        # A put whose answer was lost is repeated, and then the object is there.
+        there = bucket.find(file.key)
+        if there is None or there.etag != md5:
+            raise FilesExistError(bucket.uri, [file.name]) from None
+        return md5
 
 
 class _FolderUpload:
@@ -252,8 +241,10 @@ class _FolderUpload:
         prefix: str,
         files: list[_SourceFile],
         there: Mapping[str, RemoteObject],
+        expected: ExpectedObjects | None,
     ) -> None:
         self._bucket = bucket
+        self._expected = expected
         self._transfer = bucket.transfer
         self._transfer.total = sum(file.size for file in files)
         self._there = there
@@ -265,12 +256,16 @@ class _FolderUpload:
         self._uploads = {
             file.key: _Upload(
                 bucket, file, part_size_for(file.size, self._usual),
-                there.get(file.key), left.get(file.key, []),
+                there.get(file.key), left.get(file.key, []), self._etag(file.key),
             )
             for file in large
         }  # fmt: skip
         sizes = [upload.part_size for upload in self._uploads.values()]
         self._largest_part = max(sizes, default=self._usual)
+
+    def _etag(self, key: str) -> str | None:
+        """The ETag of the object to replace; "" for none, None for any."""
+        return None if self._expected is None else self._expected.etag(key)
 
     def begin(self) -> None:
         """Send the large files; none is visible."""
@@ -283,7 +278,7 @@ class _FolderUpload:
         self._transfer.run(completed, self._largest_part)
         self._transfer.run(
             [
-                bound(_put, self._bucket, file, self._there.get(file.key))
+                bound(_put, self._bucket, file, self._there.get(file.key), self._etag(file.key))
                 for file in self._small
                 if file.key in keys
             ],
@@ -320,12 +315,14 @@ class _Upload:
         part_size: int,
         there: RemoteObject | None,
         left: list[MultipartUpload],
+        expected: str | None,
     ) -> None:
         self.unfinished: MultipartUpload | None = None
         self._bucket = bucket
         self._file = file
         self.part_size = part_size
         self._there = there
+        self._expected = expected
         self._left_over = list(left)
         self._parts = -(-file.size // part_size)
         self._etags: dict[int, str] = {}
@@ -427,12 +424,14 @@ class _Upload:
         numbers = range(1, self._parts + 1)
         try:
             etag = self._bucket.complete(
-                self.unfinished, [self._etags[number] for number in numbers]
+                self.unfinished, [self._etags[number] for number in numbers], self._expected
             )
-        except ChangedError:
+        except (ChangedError, OccupiedError) as error:
             # A completion whose answer was lost is repeated, and then there is no such upload.
             there = self._bucket.find(self._file.key)
             if there is None or not self._has(there.etag):
+                if isinstance(error, OccupiedError):
+                    raise FilesExistError(self._bucket.uri, [self._file.name]) from None
                 return CompletedBytes(0, self._again())
         else:
             promised = checksums.of_parts([self._md5s[number] for number in numbers])

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from infra import settings
 from infra.errors import BadInputError, NotFoundError
-from infra.storage import addresses, clients, disk, fetching, publishing
-from infra.storage.base import ALL_ENTRIES, EntryFilter, Progress, Store, StoreEntry, check_name
+from infra.storage import addresses, clients, destination, disk, fetching, publishing
+from infra.storage.base import (
+    ALL_ENTRIES,
+    EntryFilter,
+    FileVersion,
+    Progress,
+    Store,
+    StoreEntry,
+    check_name,
+)
 from infra.storage.bucket import Bucket, RemoteObject, named
 from infra.storage.transfer import Transfer
 
@@ -42,7 +50,7 @@ class S3Store(Store):
     def check_writable(self, names: Iterable[str] = ()) -> None:  # noqa: D102
         bucket = self._bucket()
         self._check_place(bucket)
-        publishing.check_mergeable(bucket, self._address.prefix, list(names))
+        destination.check_mergeable(bucket, self._address.prefix, list(names))
         # An upload that is begun and ended needs the right to write, and is never seen. One whose
         # beginning was answered by an error is ended by the next check.
         key = f"{self._address.prefix}.modelyard-check"
@@ -82,6 +90,9 @@ class S3Store(Store):
         remotes, _ = self._found(self._bucket(), only)
         return iter([StoreEntry(name, remote.size) for name, remote in remotes.items()])
 
+    def versions(self, names: Iterable[str]) -> dict[str, FileVersion]:  # noqa: D102
+        return destination.versions(self._bucket(), self._address.prefix, names)
+
     def read(  # noqa: D102
         self, name: str = "", *, offset: int = 0, length: int | None = None
     ) -> bytes:
@@ -110,13 +121,14 @@ class S3Store(Store):
         whole_entries: bool = False,
         last: str = "",
         stale: Collection[str] = (),
+        replaceable: Mapping[str, FileVersion] | None = None,
     ) -> None:
         bucket = self._bucket(progress)
         self._check_place(bucket)
         with disk.translating_errors(self.uri, source):
             publishing.publish(
                 bucket, self._address.prefix, source,
-                whole_entries=whole_entries, last=last, stale=stale,
+                whole_entries=whole_entries, last=last, stale=stale, replaceable=replaceable,
             )  # fmt: skip
 
     def remove(self) -> None:  # noqa: D102

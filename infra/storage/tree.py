@@ -6,11 +6,12 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from infra.errors import BadInputError
-from infra.storage.base import ALL_ENTRIES, EntryFilter, parents
+from infra.storage.base import ALL_ENTRIES, EntryFilter, FileVersion, parents
 from infra.storage.partial import is_hidden
 
 
@@ -152,6 +153,22 @@ def remove_files(folder: Path, names: Iterable[str]) -> None:
         with contextlib.suppress(OSError):  # the first that is not empty
             for each in reversed(above):
                 each.rmdir()
+
+
+def versions(folder: Path, names: Iterable[str]) -> dict[str, FileVersion]:
+    """Versions of the files that are there; see :meth:`infra.storage.base.Store.versions`."""
+    found = {}
+    for name in names:
+        path = folder / name
+        if not all(is_folder(folder / each) for each in parents(name)):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            status = path.lstat()
+            if not stat.S_ISDIR(status.st_mode):
+                found[name] = FileVersion(
+                    status.st_size, status.st_mtime_ns, str(status.st_ino), status.st_ctime_ns
+                )
+    return found
 
 
 def names_clash(there: str, kind: str, *, wants_folder: bool) -> BadInputError:

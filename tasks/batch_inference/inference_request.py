@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -19,7 +20,14 @@ from registry.models.model_references import SCHEME
 from registry.models.models import ResolvedVersion
 from serving import model_servers
 from tasks import outputs, resources
-from tasks.batch_inference import choice, input_files, pod_resources, server_start
+from tasks.batch_inference import (
+    choice,
+    input_files,
+    pod_resources,
+    publication,
+    server_start,
+)
+from tasks.batch_inference.output_files import ERRORS, MANIFEST
 from tasks.logs import Logs
 from tasks.parameters import FlowRequest, Minutes, Text
 from tasks.resources import Resources
@@ -29,7 +37,7 @@ MOST_PATTERNS = 100
 _REACH_SECONDS = 5.0
 
 # Parameters that a retry may have of its own: they change nothing of what is predicted already.
-CHANGEABLE_AT_RETRY = ("max_failed", "timeout_seconds")
+CHANGEABLE_AT_RETRY = ("max_failed", "timeout_seconds", "overwrite")
 
 
 class InferenceResources(ParameterModel):
@@ -157,8 +165,8 @@ class BatchInference(FlowRequest):
     )
     overwrite: bool = Field(
         default=False,
-        description="Allow output_uri to have files that no run has published; those of the same "
-        "name are replaced.",
+        description="Replace files at output_uri also if no batch inference has published them, "
+        "or they were changed since; without, they are refused.",
     )
     key: Text = Field(
         default="",
@@ -252,7 +260,9 @@ def check(request: BatchInference, home: Home, settings: Settings) -> None:
             f"input_uri: {request.input_uri} does not exist.", "Check the URI.",
             code="InputMissing",
         )  # fmt: skip
-    site.inspect_store("output_uri", request.output_uri, lambda found: found.check_writable())
+    site.inspect_store("output_uri", request.output_uri, functools.partial(
+        publication.check, names=[MANIFEST, ERRORS], overwrite=request.overwrite
+    ))  # fmt: skip
     outputs.check("output_uri", request.output_uri, [("input_uri", request.input_uri)], home)
     if not choice.runs_in_pods(settings):  # GPUs are those of other pods there
         resources.check(request.machine(), "", home, settings)

@@ -84,6 +84,22 @@ def test_a_model_predicts_a_data_set(stack, model, tmp_path):
     left = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
     assert left == {"a.jsonl", "errors.jsonl", "july/own.jsonl", "manifest.json"}
 
+    (target / "a.jsonl").write_text("edited")
+    (target / "july" / "b.jsonl").write_text("mine")
+    refused = stack.ask("run", "batch-inference", *pairs(given))
+    assert '"OutputFilesExist", "message": "output_uri: ' in refused.out
+    assert ': a.jsonl.", "hint": "Move them, or allow' in refused.out
+    assert (target / "a.jsonl").read_text() == "edited"
+    (target / "a.jsonl").unlink()
+    del given["exclude"]
+    run = stack.do("run", "batch-inference", *pairs(given))["flow_run_id"]
+    found = stack.wait_for_state(run, "CREATE FAILED", timeout=120)
+    assert ": july/b.jsonl." in found["message"]
+    stack.do("runs", "update", run, "-p", "overwrite=true")
+    stack.do("runs", "retry", run)
+    stack.wait_for_state(run, "COMPLETE", timeout=120)
+    assert (target / "july" / "b.jsonl").read_text().startswith('{"row":0')
+
 
 def test_what_cannot_work_is_refused_before_a_run_is_made(stack, model, tmp_path):
     source, target = written(tmp_path)

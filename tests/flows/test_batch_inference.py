@@ -12,8 +12,9 @@ import pytest
 
 from flows import batch_inference as flow
 from flows import batch_inference_pods
-from infra.errors import RunFailedError
+from infra.errors import ConflictError, RunFailedError
 from infra.settings import Settings
+from registry.tracking import Tracked
 from tasks.batch_inference import input_files
 from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.part_results import PartFiles, PartWriter
@@ -100,3 +101,43 @@ def test_a_retry_that_can_only_fail_again_begins_nothing(
         flow._predict.fn(*given, folders, None, None)
 
     assert begins or caught.value.code == "TooManyRecordsFailed"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_only_what_was_published_is_known_as_a_runs_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, fails: bool
+) -> None:
+    folders = Folders(tmp_path)
+    folders.parts.mkdir()
+    with PartWriter(PartFiles(folders.parts, 0)) as writer:
+        writer.begin(FilePart(0, 1, 0, 1))
+        writer.write([0], None, {"y": np.array([1])})
+        writer.commit({})
+    plan = Plan([PlannedFile("a.jsonl", 9, 0, 0, [FilePart(0, 1, 0, 1)])])
+    output = tmp_path / "out"
+    if fails:
+        output.mkdir()
+        (output / "a.jsonl").write_text("mine")
+    recorded: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        flow.publish_targets, "record", lambda run, place: recorded.append((run, place))
+    )
+    context: Any = SimpleNamespace(flow_run_id="run", raise_if_ended=lambda: None)
+    model: Any = SimpleNamespace(uri="models:/m/1")
+    given: Any = {"model": "m/1", "input_uri": str(tmp_path / "in"), "output_uri": str(output)}
+
+    def publish(**more: Any) -> None:
+        request = BatchInference(**given, **more)
+        flow._publish.fn(context, request, model, plan, folders, Tracked("m", "url", {}))
+
+    if fails:
+        with pytest.raises(ConflictError) as refused:
+            publish()
+        assert refused.value.code == "OutputFilesExist"
+        assert recorded == []
+        publish(overwrite=True)  # at its retry, nothing is predicted again
+    else:
+        publish()
+
+    assert json.loads((output / "a.jsonl").read_text()) == {"row": 0, "y": 1}
+    assert recorded == [("m", str(output))]

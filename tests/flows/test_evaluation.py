@@ -18,6 +18,7 @@ from tasks.evaluation.evaluation_request import Evaluation
     ("code", "remedy"),
     [
         ("TooManyRecordsFailed", "modelyard runs update the-id -p max_failed=N; a retry of the"),
+        ("OutputFilesExist", "modelyard runs update the-id -p overwrite=true; a retry of the"),
         ("BatchInferenceFailed", "A retry of the evaluation resumes it."),
         ("InputChanged", "A retry cannot resume it: start a new evaluation"),
         ("InputEmpty", "A retry cannot resume it: start a new evaluation"),

@@ -12,7 +12,7 @@ import pytest
 
 from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.storage import Store, StoreEntry
-from infra.storage.base import EntryFilter
+from infra.storage.base import EntryFilter, FilesExistError
 
 Tree = dict[str, str]
 _NOBODY = 65534
@@ -287,6 +287,61 @@ class StoreContract(ABC):
             assert (raised.value.code, bool(raised.value.hint)) == ("NamesClash", True)
         assert self.stored("out") == before
         assert self.everything() == {f"out/{name}" for name in before}
+
+    def test_versions_are_of_files_that_are_there(self) -> None:
+        self.fill("out", {"a": "1", "d/b": "22", "d/c": "3", "other": "4"})
+        names = ["a", "d", "d/b", "d/nothing", "a/below", "none"]
+        target = self.store("out")
+
+        found = target.versions(names)
+
+        assert {name: version.size for name, version in found.items()} == {"a": 1, "d/b": 2}
+        assert target.versions(names) == found
+        assert found["a"].is_older_than(found["a"])
+        self.fill("out", {"a": "5"})
+        assert target.versions(["d/b"]) == {"d/b": found["d/b"]}
+        assert target.versions(["a"]) != {"a": found["a"]}
+        assert self.store("new").versions(["a"]) == {}
+
+    @pytest.mark.parametrize("found_too", [False, True], ids=["not found", "written since"])
+    @pytest.mark.parametrize("way", ["published", "last", "stale"])
+    def test_only_what_was_found_is_replaced(
+        self, tmp_path: Path, way: str, *, found_too: bool
+    ) -> None:
+        self.fill("out", {"a": "old", "d/mine": "found", "z": "own"})
+        source = write_tree(tmp_path / "source", {"a": "new", "list": "new"})
+        if way != "stale":
+            write_tree(source, {"d/mine": "new"})
+        target = self.store("out")
+        found = target.versions(["a", *["d/mine"] * found_too])
+        self.fill("out", {"d/mine": "mine"})
+        before = self.stored("out")
+
+        with pytest.raises(FilesExistError) as raised:
+            target.publish(
+                source, last="d/mine" if way == "last" else "list",
+                stale=["d/mine"] * (way == "stale"), replaceable=found,
+            )  # fmt: skip
+
+        assert raised.value.names == ["d/mine"]
+        assert (raised.value.code, bool(raised.value.hint)) == ("FilesExist", True)
+        assert self.stored("out") == before
+
+    def test_what_was_found_is_replaced_or_removed_also_if_it_is_gone(
+        self, tmp_path: Path
+    ) -> None:
+        self.fill("out", {"a": "old", "d/b": "old", "gone": "old", "list": "old", "z": "own"})
+        self.fill("out/d/e", {"stale": "old"})
+        target = self.store("out")
+        found = target.versions(["a", "d/b", "gone", "list", "d/e/stale"])
+        self.store("out/gone").remove()
+        published = {"a": "new", "d/b": "new", "d/f/c": "new", "gone": "new", "list": "new"}
+        source = write_tree(tmp_path / "source", published)
+
+        target.publish(source, last="list", stale=["d/e/stale"], replaceable=found)
+
+        assert self.stored("out") == {**published, "z": "own"}
+        assert self.everything() == {f"out/{name}" for name in (*published, "z")}
 
     def test_stale_files_go_and_nothing_else(self, tmp_path: Path) -> None:
         stale = ["a", "d/b", "gone/deep/c", "nothing", "no/thing", "d/e"]

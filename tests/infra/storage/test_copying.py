@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from infra.errors import ConflictError, DiskFullError
-from infra.storage import Store, store
+from infra.errors import BadInputError, ConflictError, DiskFullError
+from infra.storage import Store, copying, store, tree
+from infra.storage.base import FilesExistError
 from tests.infra.storage.children import killed_at
 from tests.infra.storage.contract import Tree, read_tree, write_tree
 
@@ -155,6 +156,72 @@ def test_an_old_entry_that_was_half_removed_is_not_brought_back(tmp_path: Path) 
 
         assert read_tree(folder) in ({"b": "1"}, {"b": "1", "d/x": "old", "d/y": "old"})
         step += 1
+
+
+@pytest.mark.parametrize("way", ["linked", "renamed"])
+@pytest.mark.parametrize("name", ["a", "d/x", "list", "f"])
+def test_a_file_that_comes_while_others_become_visible_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, name: str
+) -> None:
+    place = write_tree(tmp_path / "out", {"d/own": "old"})
+    source = write_tree(
+        tmp_path / "source", {"a": "new", "d/x": "new", "f/y": "new", "list": "new"}
+    )
+    versions = tree.versions
+
+    def before(folder: Path, names: Any) -> Any:
+        found = versions(folder, names)
+        write_tree(place, {name: "mine"})
+        return found
+
+    with monkeypatch.context() as changed:
+        changed.setattr(copying.tree, "versions", before)
+        if way == "renamed":
+            changed.setattr(os, "link", _without_links)
+        with pytest.raises((FilesExistError, BadInputError)) as raised:
+            store(str(place)).publish(source, last="list", replaceable={})
+
+    assert raised.value.code == ("NotADirectory" if name == "f" else "FilesExist")
+    assert (place / name).read_text() == "mine"
+    (place / name).unlink()
+    store(str(place)).publish(source, last="list")
+    assert read_tree(place) == {**read_tree(source), "d/own": "old"}
+
+
+def _without_links(*_: Any, **__: Any) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def test_a_file_system_without_links_has_new_files_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", _without_links)
+    place = write_tree(tmp_path / "out", {"d/own": "old"})
+    source = write_tree(tmp_path / "source", {"a": "new", "d/x": "new", "list": "new"})
+
+    store(str(place)).publish(source, last="list", replaceable={})
+
+    assert read_tree(place) == {**read_tree(source), "d/own": "old"}
+
+
+def test_a_new_folder_that_comes_to_have_files_is_published_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_tree(tmp_path / "source", {"a": "new", "d/x": "new"})
+    place, copy = tmp_path / "out", copying._copy
+
+    def meanwhile(*given: Path) -> None:
+        copy(*given)
+        write_tree(place, {"d/own": "mine"})
+
+    monkeypatch.setattr(copying, "_copy", meanwhile)
+
+    store(str(place)).publish(source, replaceable={})
+
+    assert read_tree(tmp_path) == {
+        **{f"source/{name}": text for name, text in read_tree(source).items()},
+        "out/a": "new", "out/d/x": "new", "out/d/own": "mine",
+    }  # fmt: skip
 
 
 def test_publishes_to_one_folder_wait_for_each_other(tmp_path: Path) -> None:
