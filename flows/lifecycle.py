@@ -54,6 +54,7 @@ Pin = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 # Imported when a caller starts a run. A pod, which imports this module, never does.
 _START = "flows.run_handle:start"
+_TIME_LIMIT = "max_minutes"
 
 # Whether the caller in this process has checked and filled the parameters of the run.
 _checked: ContextVar[bool] = ContextVar("checked by the caller", default=False)
@@ -81,7 +82,8 @@ class FlowSpec(Generic[P, M, R]):
         pin: Replaces names by what they mean when the run is created, such as the version of a
             pipeline. None for a flow without such names.
         changeable: The parameters that can be changed while it runs.
-        changeable_at_retry: Those that can be changed once it has ended, for its retry.
+        changeable_at_retry: Those that can be changed once it has ended, for its retry; beside
+            its time limit, which always can.
         check_changed: Refuses changes of those.
         deployment: Chooses among several deployments by a run's parameters; None if there is one.
         base_name: What its runs are numbered after, by their parameters, where they are given no
@@ -113,6 +115,12 @@ class FlowSpec(Generic[P, M, R]):
     def model(self) -> type[M]:
         """The request model."""
         return cast("type[M]", self.request)
+
+    @property
+    def changes_at_retry(self) -> tuple[str, ...]:
+        """The parameters that can be changed for a retry only."""
+        limit = (_TIME_LIMIT,) if _TIME_LIMIT in self.model.model_fields else ()
+        return self.changeable_at_retry + limit
 
     @property
     def completes(self) -> bool:
@@ -162,6 +170,14 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M, R]):
         if not given.get("template"):  # which only a stack has
             self.spec.check_without_stack(parameters.read(self.model, given).absolute())
 
+    def check_limit(self, request: M) -> None:
+        """Refuse a time limit that is none.
+
+        Raises:
+            BadInputError: With the code ``MaxMinutesInvalid``.
+        """
+        parameters.check_minutes(_TIME_LIMIT, getattr(request, _TIME_LIMIT, None))
+
     def preflight(self, request: M, flow_run_id: str) -> None:
         """Refuse a request that cannot work, before any resource is allocated.
 
@@ -173,7 +189,7 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M, R]):
             ModelyardError: With a code of its own for each fault.
         """
         self.spec.check(request, flow_run_id)
-        parameters.check_minutes("max_minutes", getattr(request, "max_minutes", None))
+        self.check_limit(request)
         if self.spec.tracked:
             tracked = cast("run_context.TrackedRequest", request)
             name, experiment = tracked.name, tracked.experiment
@@ -317,7 +333,7 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M, R]):
         # A schedule's runs are named after it, and longer; its own name was checked.
         if not getattr(request, "name", "") and runs.SCHEDULE_LABEL not in context.labels:
             names.check(context.name, "the run's name in Prefect")
-        minutes = getattr(request, "max_minutes", None)
+        minutes = getattr(request, _TIME_LIMIT, None)
         context.deadline = context.began + minutes * 60 if minutes else None
         return self.work(context, request)
 

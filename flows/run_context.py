@@ -295,7 +295,8 @@ class RunContext:
             minutes = (self.deadline - self.began) / 60
             raise RunFailedError(
                 f"The run exceeded its {minutes:g} minutes.",
-                "Increase max_minutes.",
+                "Increase max_minutes, and retry: modelyard runs update RUN -p max_minutes=N, "
+                "then modelyard runs retry RUN.",
                 state=statuses.TIMED_OUT,
                 code="Timeout",
             )

@@ -56,7 +56,7 @@ def update(
         return runs.update(run, name, description)
     found = runs.show(run)
     flow = catalogue.find(found.flow)
-    names = flow.spec.changeable + flow.spec.changeable_at_retry
+    names = flow.spec.changeable + flow.spec.changes_at_retry
     fixed = sorted(set(given) - set(names))
     if fixed:
         raise BadInputError(
@@ -69,14 +69,16 @@ def update(
         raise ConflictError(
             f"The run {found.name} is {found.state}.", "Run a copy: modelyard runs copy."
         )
-    if statuses.is_active(found.state) and set(given) & set(flow.spec.changeable_at_retry):
+    late = sorted(set(given) & set(flow.spec.changes_at_retry))
+    if statuses.is_active(found.state) and late:
         raise ConflictError(
-            f"The run {found.name} is {found.state}, and changes of {', '.join(sorted(given))} "
-            "count for its retry only.",
+            f"The run {found.name} is {found.state}, and changes of {', '.join(late)} count "
+            "for its retry only.",
             f"Stop it, change them, and retry it, which continues: modelyard runs stop {found.id}",
             code="RunStillActive",
         )
     request = parameters.read(flow.model, {**found.parameters, **given})
+    flow.check_limit(request)
     with placing.where_it_runs(flow):
         flow.spec.check_changed(request)
     dumped = request.model_dump(mode="json")

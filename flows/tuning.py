@@ -214,7 +214,8 @@ def _conclude(
     if ended is Interruption.TIMED_OUT:
         raise RunFailedError(
             f"The tuning ran for its {request.max_minutes:g} minutes.",
-            "Give it a larger max_minutes; a retry resumes with the trials that there are.",
+            "Increase max_minutes, and retry, which resumes with the trials that there are: "
+            "modelyard runs update RUN -p max_minutes=N, then modelyard runs retry RUN.",
             state=statuses.TIMED_OUT,
             code="Timeout",
         )

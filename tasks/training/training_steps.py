@@ -377,8 +377,9 @@ def timeout_error(request: Training, what: str) -> RunFailedError:
     """Error of a training whose time limit passed; ``what`` is its activity until then."""
     return RunFailedError(
         f"The training {what} for its {request.max_minutes:g} minutes.",
-        "Increase max_minutes (for a trial: trial_max_minutes). A retry resumes from the newest "
-        "checkpoint, if any.",
+        "Increase max_minutes (for a trial: trial_max_minutes), and retry, which resumes from the "
+        "newest checkpoint, if any: modelyard runs update RUN -p max_minutes=N, then modelyard "
+        "runs retry RUN.",
         state=statuses.TIMED_OUT,
         code="Timeout",
     )

@@ -104,13 +104,44 @@ class TestUpdate:
         assert self.changed == ([("r", None, None, given)] if remote else [])
         assert remote or raised.value.code == "ParallelTrialsTooMany"  # type: ignore[union-attr]
 
-    def test_a_training_heeds_nothing(self) -> None:
-        self.found["flow"] = "train"
+    def test_a_training_heeds_nothing_but_a_time_limit(self) -> None:
+        self.found |= {"flow": "train", "state": "FAIL TRAIN"}
         with pytest.raises(BadInputError) as raised:
-            submission.update("r", None, None, {"max_minutes": 5})
+            submission.update("r", None, None, {"seed": 5})
 
         assert raised.value.code == "ParameterNotChangeable"
-        assert "none" in raised.value.hint
+        assert "can: max_minutes. " in raised.value.hint
+
+    @pytest.mark.parametrize("minutes", [90, 0.5, None])
+    @pytest.mark.parametrize("flow", ["train", "tune", "batch-inference", "evaluate"])
+    def test_a_run_that_timed_out_may_be_retried_with_another_limit(
+        self, flow: str, minutes: float | None
+    ) -> None:
+        needed = {"tune": self.found["parameters"], "evaluate": {"task": "regression"}}
+        given = needed.get(flow, {})
+        self.found |= {
+            "flow": flow,
+            "state": "TIMED OUT",
+            "id": "i",
+            "parameters": given | {"max_minutes": 1},
+        }
+
+        submission.update("r", None, None, {"max_minutes": minutes})
+
+        assert self.changed == [("r", None, None, {"max_minutes": minutes})]
+        self.found["state"] = "RUNNING"
+        with pytest.raises(ConflictError, match="changes of max_minutes count for") as raised:
+            submission.update("r", None, None, {"max_minutes": minutes})
+        assert raised.value.code == "RunStillActive"
+
+    @pytest.mark.parametrize("minutes", [0, -1])
+    def test_a_time_limit_that_is_none_is_refused(self, minutes: float) -> None:
+        self.found |= {"flow": "train", "state": "TIMED OUT", "parameters": {}}
+        with pytest.raises(BadInputError) as raised:
+            submission.update("r", None, None, {"max_minutes": minutes})
+
+        assert raised.value.code == "MaxMinutesInvalid"
+        assert self.changed == []
 
     @pytest.mark.parametrize("state", ["FAIL BATCH INFERENCE", "STOPPED", "CREATE FAILED"])
     def test_a_retry_may_have_other_limits(self, state: str) -> None:

@@ -42,8 +42,8 @@ is that of `nvidia.com/gpu.product`. `MODELYARD_INSTANCE_TYPES` names a file wit
 _FIELDS = re.compile(r"\{[^}]+\}")
 _CHANGEABLE = "`modelyard runs update RUN -p KEY=VALUE` changes these of a run that is active: {}."
 _CHANGEABLE_AT_RETRY = (
-    "`modelyard runs update RUN -p KEY=VALUE` changes these of a run that failed or was stopped, "
-    "for its retry: {}."
+    "`modelyard runs update RUN -p KEY=VALUE` changes these of a run that failed, timed out or "
+    "was stopped, for its retry: {}."
 )
 _TEMPLATED = (
     "`template` names a [training template](../experiments-and-templates.md), which gives the "
@@ -62,8 +62,8 @@ def write() -> str:
             lines += [_TEMPLATED, ""]
         if spec.changeable:
             lines += [_CHANGEABLE.format(", ".join(map(markdown.code, spec.changeable))), ""]
-        if spec.changeable_at_retry:
-            names = ", ".join(map(markdown.code, spec.changeable_at_retry))
+        if spec.changes_at_retry:
+            names = ", ".join(map(markdown.code, spec.changes_at_retry))
             lines += [_CHANGEABLE_AT_RETRY.format(names), ""]
         lines += _table(flow_requests.find(name))
     lines += ["## Fields of lists and groups", ""]
