@@ -13,9 +13,10 @@ from flows.steps import StopRequestedError
 from infra.workloads.base import Workload
 from infra.workloads.docker import DockerBackend
 from infra.workloads.redaction import redactor
+from registry.frameworks import huggingface
 from registry.models import models
 from registry.models.models import ResolvedVersion
-from serving import model_servers
+from serving import hub_cache, model_servers
 from serving.model_servers import ServerKind
 from serving.server_http import ServedModel
 from tasks.batch_inference import predicting, server_container
@@ -82,8 +83,11 @@ def asked(
 
         backend = DockerBackend(grace_seconds=context.settings.stop_grace_seconds)
         backend.check(workload)
-        container = ServerContainer(backend, workload, log_line)
-        with contextlib.closing(container):
+        hub_id = huggingface.model_id(model.parameters) if model.source_uri is None else None
+        with contextlib.ExitStack() as held:
+            held.enter_context(hub_cache.using(context.home.hub, hub_id or ""))
+            container = ServerContainer(backend, workload, log_line)
+            held.enter_context(contextlib.closing(container))
             try:
                 container.await_ready(served, context.is_over)
             except PredictorStartError as error:

@@ -57,7 +57,7 @@ class Home:
 
     @property
     def hub(self) -> Path:
-        """What servers of models have downloaded from the hub; nothing of it is pruned."""
+        """What servers of models have downloaded from the hub; see ``serving/hub_cache.py``."""
         return self.root / "hub"
 
     @property

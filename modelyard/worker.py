@@ -15,6 +15,7 @@ from infra.mlflow import MlflowRun
 from registry import flow_kinds, tracking
 from registry.models import model_lineage
 from registry.runs import run_tagging
+from serving import hub_cache
 from tasks import tensorboard
 from tasks.run_directory import RunDirectory
 from tasks.training import metrics_recovery
@@ -27,7 +28,7 @@ _logger = get_logger("modelyard.worker")
 class _Cleanup:
     """Ends abandoned runs in MLflow in each round; hourly reports models whose runs are gone.
 
-    Old TensorBoard logs are removed then as well.
+    Old TensorBoard logs and downloads from the hub are removed then as well.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,7 @@ class _Cleanup:
             self._logs_at = time.monotonic() + _HOUR_SECONDS
             model_lineage.report_gone()
             tensorboard.prune(homes.current(), settings.load().tensorboard_days)
+            hub_cache.prune(homes.current().hub)
 
 
 def _recover_metrics(run: MlflowRun) -> None:

@@ -6,15 +6,19 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 
 from flows import batch_inference as flow
-from flows import batch_inference_pods
+from flows import batch_inference_pods, batch_inference_server
 from infra.errors import ConflictError, RunFailedError
+from infra.home import Home
 from infra.settings import Settings
 from registry.tracking import Tracked
+from serving import hub_cache
+from serving.model_servers import ServerKind
 from tasks.batch_inference import input_files
 from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.part_results import PartFiles, PartWriter
@@ -141,3 +145,31 @@ def test_only_what_was_published_is_known_as_a_runs_output(
 
     assert json.loads((output / "a.jsonl").read_text()) == {"row": 0, "y": 1}
     assert recorded == [("m", str(output))]
+
+
+def test_downloads_from_the_hub_are_kept_while_a_server_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "home")
+    repository = home.hub / "hub" / "models--org--m"
+    repository.mkdir(parents=True)
+    workload = SimpleNamespace(image="image", folder=tmp_path / "server")
+    for name, value in {
+        "kind_of": lambda *_: ServerKind.VLLM,
+        "_planned": lambda *_: (workload, "served"),
+        "DockerBackend": MagicMock(),
+        "ServerContainer": MagicMock(),
+    }.items():
+        monkeypatch.setattr(batch_inference_server, name, value)
+    context: Any = SimpleNamespace(
+        logger=MagicMock(), settings=Settings(), home=home, is_over=lambda: False
+    )
+    model: Any = SimpleNamespace(source_uri=None, parameters={"model_id": "org/m"})
+    folders = Folders(tmp_path)
+
+    asked = batch_inference_server.asked(context, MagicMock(), model, folders, (), print)
+    with asked as served:
+        assert served == "served"
+        assert hub_cache.prune(home.hub, most=0) == []
+
+    assert hub_cache.prune(home.hub, most=0) == ["models--org--m"]
