@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from infra import secrets
 from infra.errors import BadInputError
@@ -73,7 +74,23 @@ class ServerListen:
     gpus: int = 0
 
 
-def choose(model: ResolvedVersion, asked: str = "") -> ServerKind | None:
+class ServableModel(Protocol):
+    """What decides how a version of a model is served; see ``ResolvedVersion``."""
+
+    @property
+    def uri(self) -> str: ...  # noqa: D102
+
+    @property
+    def framework(self) -> str | None: ...  # noqa: D102
+
+    @property
+    def source_uri(self) -> str | None: ...  # noqa: D102
+
+    @property
+    def parameters(self) -> Mapping[str, Scalar]: ...  # noqa: D102
+
+
+def choose(model: ServableModel, asked: str = "") -> ServerKind | None:
     """The server that a model is served with; None if a predictor loads it.
 
     Args:
@@ -101,13 +118,13 @@ def choose(model: ResolvedVersion, asked: str = "") -> ServerKind | None:
     return kind
 
 
-def _needed(model: ResolvedVersion) -> ServerKind | None:
+def _needed(model: ServableModel) -> ServerKind | None:
     if frameworks.is_loaded(model.framework, model.source_uri):
         return None
     return ServerKind.VLLM if model.source_uri is None else ServerKind.TRITON
 
 
-def _check_task(model: ResolvedVersion) -> None:
+def _check_task(model: ServableModel) -> None:
     task = next(
         (
             str(value).replace("-", "_")

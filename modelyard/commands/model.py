@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from shlex import quote
@@ -14,12 +15,13 @@ from modelyard import output, parameters
 from modelyard.api import models as api
 from modelyard.connecting import connected
 from modelyard.options import Json, NewName
-from registry import deletion, frameworks
+from registry import deletion
 from registry.frameworks import FRAMEWORKS
 from registry.models import model_aliases, model_lineage, models
 from registry.models.model_references import SCHEME
 from registry.models.model_views import ModelVersionView
 from registry.views import JsonObject
+from serving import model_servers
 from tasks.evaluation import evaluation_records
 
 app = typer.Typer(
@@ -83,13 +85,15 @@ def create(
 
 
 def _offer_predictions(versions: Sequence[ModelVersionView]) -> None:
-    """Say how to predict with the newest version, unless only a server of its own can."""
+    """Say how to predict with the newest version, unless no batch inference can."""
     for version in [one for one in versions if one.state == "ACTIVE"][:1]:
-        if frameworks.is_loaded(version.framework, version.source_uri):
+        with contextlib.suppress(BadInputError):  # what serves it is not known
+            server = model_servers.choose(version)
+            served = f", served by {server}" if server else ""
             model = quote(version.uri.removeprefix(SCHEME))
             output.notice(
-                f"Predict a data set with it: modelyard run batch-inference -p model={model} "
-                "-p input_uri=FOLDER -p output_uri=FOLDER"
+                f"Predict a data set with it{served}: modelyard run batch-inference -p "
+                f"model={model} -p input_uri=FOLDER -p output_uri=FOLDER"
             )
 
 

@@ -188,8 +188,16 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         ({}, "-p model=churn/3 "),
         ({"state": "DELETE IN PROGRESS"}, "-p model=churn/2 "),
         ({"uri": "models:/my churn/3"}, "-p model='my churn/3' "),
-        ({"framework": "onnx-triton"}, ""),
-        ({"source_uri": None}, ""),
+        ({"framework": "onnx-triton"}, "with it, served by triton: modelyard run batch-inference"),
+        ({"framework": "huggingface", "source_uri": None}, "with it, served by vllm: modelyard"),
+        (
+            {
+                "framework": "huggingface",
+                "source_uri": None,
+                "parameters": {"task": "fill-mask", "model_id": "o/m"},
+            },
+            "",
+        ),
     ],
 )
 def test_a_model_offers_to_predict(
