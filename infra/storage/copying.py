@@ -91,7 +91,8 @@ def publish(
         if whole_entries:
             _replace_entries(staging, folder)
         else:
-            _merge(staging / "new", folder, over)
+            for entry in list((staging / "new").iterdir()):  # the folder itself may be a link
+                _merge(entry, folder / entry.name, over)
         tree.remove_files(folder, stale)
         if last:
             _merge(staging / "last", folder / last, None if over is None else ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -50,7 +51,8 @@ class FileStore(Store):
 
     def _check_place(self) -> Path:
         """Refuse a path that cannot be a folder; return the nearest existing folder."""
-        found = next(path for path in (self._path, *self._path.parents) if path.exists())
+        # A link that leads nowhere is there, and no folder can have its name.
+        found = next(path for path in (self._path, *self._path.parents) if os.path.lexists(path))
         if self._path == Path("/") or not found.is_dir():
             raise BadInputError(
                 f"{self.uri} is not a folder for data: it is, or is below, {found}.",

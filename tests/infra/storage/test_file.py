@@ -411,3 +411,32 @@ def test_transfers_that_have_not_ended_are_neither_listed_nor_fetched(tmp_path: 
     assert [entry.name for entry in _store(source).entries()] == [".z.partial", "a"]
     _store(source).fetch(tmp_path / "copy")
     assert read_tree(tmp_path / "copy") == {"a": "1", ".z.partial": "a file of somebody"}
+
+
+def test_a_link_to_a_folder_is_published_into(tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "source", {"a": "new", "d/x": "new", "list": "new"})
+    place = write_tree(tmp_path / "place", {"d/own": "old", "list": "old"})
+    (tmp_path / "link").symlink_to("place")
+
+    _store(tmp_path / "link").publish(source, last="list")
+
+    assert read_tree(place) == {**read_tree(source), "d/own": "old"}
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("leads", ["nowhere", "link"])
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_link_that_leads_nowhere_is_no_place_to_publish(
+    tmp_path: Path, leads: str, below: str
+) -> None:
+    (tmp_path / "link").symlink_to(leads)
+    target = _store(tmp_path / "link" / below)
+
+    for act in (
+        target.check_writable,
+        lambda: target.publish(write_tree(tmp_path / "source", {"a": "1"})),
+    ):
+        with pytest.raises(BadInputError) as raised:
+            act()
+        assert raised.value.code == "NotADirectory"
+    assert (tmp_path / "link").is_symlink()
