@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from infra.errors import BadInputError
 from infra.storage import tree
 from infra.storage.base import FilesExistError, FileVersion, parents
 from infra.storage.bucket import Bucket, RemoteObject
+
+_LONGEST_KEY = 1024  # bytes
 
 
 def same_entries(bucket: Bucket, prefix: str, keys: Iterable[str]) -> dict[str, RemoteObject]:
@@ -27,15 +30,37 @@ def first_segment(key: str, prefix: str) -> str:
     return key.removeprefix(prefix).partition("/")[0]
 
 
+def check_key(key: str) -> None:
+    """Refuse a key that no object can have.
+
+    Raises:
+        BadInputError: With the code ``NameNotUtf8`` or ``NameTooLong``.
+    """
+    try:
+        length = len(key.encode())
+    except UnicodeEncodeError:
+        raise BadInputError(
+            f"{key!r} is not named in UTF-8.", "Rename it.", code="NameNotUtf8"
+        ) from None
+    if length > _LONGEST_KEY:
+        raise BadInputError(
+            f"The key of {key!r} has {length} bytes, more than {_LONGEST_KEY}.",
+            "Shorten the names.",
+            code="NameTooLong",
+        )
+
+
 def check_mergeable(bucket: Bucket, prefix: str, names: Iterable[str]) -> None:
     """Refuse names below ``prefix`` that objects cannot have beside those that are there.
 
     Object storage itself would have both an object ``x`` and one ``x/y``, but no folder has.
 
     Raises:
-        BadInputError: With the code ``NamesClash``.
+        BadInputError: With the code ``NamesClash``; as :func:`check_key` does.
     """
     keys = [prefix + name for name in names]
+    for key in keys:
+        check_key(key)
     refuse_clashes(bucket, prefix, keys, same_entries(bucket, prefix, keys))
 
 

@@ -26,7 +26,7 @@ from functools import partial as bound
 from itertools import chain
 from pathlib import Path
 
-from infra.errors import BadInputError, ModelyardError
+from infra.errors import ModelyardError
 from infra.storage import checksums, destination, failures, tree
 from infra.storage.base import FilesExistError, FileVersion, check_name
 from infra.storage.bucket import (
@@ -40,7 +40,6 @@ from infra.storage.destination import ExpectedObjects
 from infra.storage.transfer import MIB, CompletedBytes, Step
 
 _MOST_PARTS = 10_000
-_LONGEST_KEY = 1024  # bytes
 
 
 @dataclass(frozen=True)
@@ -152,18 +151,7 @@ def _files(source: Path, prefix: str) -> list[_SourceFile]:
     files = []
     for name, path in tree.files(source):
         key = prefix + name
-        try:
-            length = len(key.encode())
-        except UnicodeEncodeError:
-            raise BadInputError(
-                f"{name!r} in {source} is not named in UTF-8.", "Rename it.", code="NameNotUtf8"
-            ) from None
-        if length > _LONGEST_KEY:
-            raise BadInputError(
-                f"The key of {name!r} has {length} bytes, more than {_LONGEST_KEY}.",
-                "Shorten the names.",
-                code="NameTooLong",
-            )
+        destination.check_key(key)
         status = path.stat()
         files.append(_SourceFile(path, name, key, status.st_size, status.st_mtime_ns))
     return files

@@ -28,6 +28,7 @@ from tasks.batch_inference.planning import Plan, PlannedFile
 MANIFEST, ERRORS = "manifest.json", "errors.jsonl"
 JOURNAL = ".publishing.json"  # of the publication, while it goes on
 _SYNCED_AT_ONCE = 16
+_LONGEST_NAME = 255  # bytes, as of file systems
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def names_of(files: Sequence[str], input_format: str) -> list[str]:
         input_format: Their format.
 
     Raises:
-        BadInputError: With the code ``OutputNamesClash``.
+        BadInputError: With the code ``OutputNamesClash`` or ``OutputNameTooLong``.
     """
     taken = {MANIFEST: "the manifest", ERRORS: "the errors", JOURNAL: "the journal"}
     folders: dict[str, str] = {}
@@ -92,6 +93,13 @@ def names_of(files: Sequence[str], input_format: str) -> list[str]:
         name = name_of(file, input_format)
         if name in taken:
             raise _names_clash(f"the results of {file} and {taken[name]} would both be {name}")
+        if len(os.fsencode(PurePosixPath(name).name)) > _LONGEST_NAME:
+            raise BadInputError(
+                f"input_uri: the results of {file} would have a name of more than {_LONGEST_NAME} "
+                "bytes.",
+                "Rename it, or leave it out with exclude.",
+                code="OutputNameTooLong",
+            )
         taken[name] = f"the results of {file}"
         folders |= dict.fromkeys(parents(name), file)
     for folder, file in folders.items():

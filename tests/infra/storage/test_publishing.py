@@ -108,6 +108,17 @@ def test_what_cannot_be_an_object_is_refused_first(
     assert sent(server) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("/".join(["x" * 200] * 6), "NameTooLong"), (os.fsdecode(b"\xff"), "NameNotUtf8")],
+)
+def test_a_name_that_no_object_has_is_refused_early(bucket: Bucket, name: str, code: str) -> None:
+    with pytest.raises(BadInputError) as raised:
+        store(f"s3://{bucket.name}/out").check_writable(["a", name])
+
+    assert raised.value.code == code
+
+
 def test_a_pipe_is_refused(bucket: Bucket, tmp_path: Path) -> None:
     os.mkfifo(write_tree(tmp_path / "source", {"a": "1"}) / "pipe")
 

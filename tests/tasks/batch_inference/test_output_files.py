@@ -199,6 +199,22 @@ def test_outputs_that_would_take_each_others_name_are_refused(
         output_files.names_of(files, form)
 
 
+@pytest.mark.parametrize(
+    ("name", "is_short"),
+    [("x" * 249, True), ("x" * 250, False), ("ü" * 125, False), ("x" * 251 + ".csv", False)],
+)
+def test_a_name_that_no_file_system_has_is_refused_before_anything_is_predicted(
+    name: str, *, is_short: bool
+) -> None:
+    file = f"{'folder' * 40}/{name}"
+    if is_short:
+        assert output_files.names_of([file], "csv")[-1] == f"{file}.jsonl"
+        return
+    with pytest.raises(BadInputError) as raised:
+        output_files.names_of([file], "csv")
+    assert raised.value.code == "OutputNameTooLong"
+
+
 def test_the_names_of_outputs() -> None:
     output_files.names_of(["a.csv", "x/a.csv", "a.b.csv", "data"], "csv")
     names = [output_files.name_of(one, "csv") for one in ("x/a.csv", "a.b.csv", "data", "v1.2")]
