@@ -58,15 +58,17 @@ class HttpConnection(HttpToolsProtocol):
         if self._is_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._is_head and self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
+        if not self._is_head or self.transport.is_closing():
+            return
+        if self._head_bytes > _HEAD_BYTES:
             self._refusal = (431, _too_long())
             self.send_400_response("")
+        elif self._is_within and self._timer is None:  # few heads come in more than one packet
+            self._start_timer(self._head_seconds)
 
     def on_message_begin(self) -> None:
-        """Give the client its time for this head."""
+        """Begin with a head."""
         self._is_within = self._is_head = True
-        if self._timer is None:
-            self._start_timer(self._head_seconds)
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:

@@ -111,7 +111,11 @@ def test_slow_heads_end_and_hold_up_nobody(address: tuple[str, int]) -> None:
     assert {one.split()[1] for at, one in enumerate(told) if at % 4} == {b"408"}
 
 
-def test_a_head_that_trickles_ends_as_well(connection: socket.socket) -> None:
+@pytest.mark.parametrize("before", [b"", WHOLE], ids=["first", "second"])
+def test_a_head_that_trickles_ends_as_well(before: bytes, connection: socket.socket) -> None:
+    connection.sendall(before)
+    if before:
+        assert answer(connection)[0] == 200
     for byte in LIVE[:-2]:
         try:
             connection.sendall(bytes([byte]))
