@@ -67,6 +67,8 @@ def _predict(context: RunContext, request: Evaluation) -> str:
     run_id = evaluations.submit_inference(context.flow_run_id, context.name, inference)
     context.logger.info("The batch inference is the run %s.", run_id)
     status = evaluations.inference_status(run_id)
+    if status and status.is_stopping:  # with an earlier attempt, so its end is not this one's
+        status = _followed(context, request, run_id)
     if context.attempt > 1 and status and status.is_final and not status.is_complete:
         context.logger.info("It is resumed.")
         run_requests.resume(run_id)

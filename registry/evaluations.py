@@ -67,6 +67,11 @@ class InferenceStatus:
         """Whether everything was predicted."""
         return self.word == statuses.COMPLETE
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was asked to end, and has not."""
+        return self.word == statuses.STOP_IN_PROGRESS
+
 
 def submit_inference(evaluation: str, name: str, parameters: Mapping[str, object]) -> str:
     """Create the batch inference of an evaluation, once; its run's id.

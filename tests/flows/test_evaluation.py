@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,9 @@ from mlflow.utils.validation import _validate_metric_name
 
 from flows import evaluation
 from infra.errors import BadInputError
+from registry import evaluations
 from registry.evaluations import InferenceStatus
+from registry.runs import run_requests
 from tasks.evaluation.evaluation_request import Evaluation
 
 
@@ -43,6 +46,31 @@ def test_a_batch_inference_that_was_deleted_is_not_resumed() -> None:
 
     assert error.code == "RunDeleted"
     assert "start a new evaluation" in str(error.hint)
+
+
+def test_a_retry_awaits_a_batch_inference_that_is_still_being_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = iter(["STOPPED", "COMPLETE"])
+    done: list[str] = []
+
+    def status_of(word: str) -> InferenceStatus:
+        return InferenceStatus(word, word in {"STOPPED", "COMPLETE"}, "", "")
+
+    def follow(_: object, __: object, run: str) -> InferenceStatus:
+        done.append(f"awaited {run}")
+        return status_of(next(words))
+
+    monkeypatch.setattr(evaluations, "submit_inference", lambda *_: "it")
+    monkeypatch.setattr(evaluations, "inference_status", lambda _: status_of("STOP IN PROGRESS"))
+    monkeypatch.setattr(run_requests, "resume", lambda run: done.append(f"resumed {run}"))
+    monkeypatch.setattr(evaluation, "_followed", follow)
+    context: Any = SimpleNamespace(
+        flow_run_id="a", name="a", attempt=2, logger=logging.getLogger("test")
+    )
+
+    assert evaluation._predict.fn(context, Evaluation(input_uri="in", output_uri="out")) == "it"
+    assert done == ["awaited it", "resumed it", "awaited it"]
 
 
 def test_classes_of_any_name_have_metrics_of_their_own() -> None:
