@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from modelyard_runtime.frames import Array
@@ -178,6 +179,15 @@ def _weigher(sample: PairedSample, model: int, rows: int, names: Sequence[str] |
     return _classes(targets, predictions, None if scores is None else scores[:rows], names)
 
 
+def _dot(one: Array, other: Array) -> Any:
+    """The sum of products, in this thread.
+
+    BLAS shares it among threads, which spin while they wait for each other: on a busy machine that
+    took three times the processor time of all the rest.
+    """
+    return np.einsum("i,i->", one, other)
+
+
 def _numbers(targets: Array, predictions: Array) -> Weigh:
     errors = np.abs(targets - predictions)
     squares = np.square(errors)
@@ -188,13 +198,13 @@ def _numbers(targets: Array, predictions: Array) -> Weigh:
 
     def weigh(weights: Array) -> dict[str, float]:
         total = weights.sum()
-        spread = weights @ np.square(centred) - (weights @ centred) ** 2 / total
+        spread = _dot(weights, np.square(centred)) - _dot(weights, centred) ** 2 / total
         found = {
-            "mae": weights @ errors / total,
-            "mape": weights @ relative / total,
-            "r2": 1 - weights @ squares / spread if spread else np.nan,
-            "rmse": np.sqrt(weights @ squares / total),
-            "rmsle": np.sqrt(weights @ logs / total),
+            "mae": _dot(weights, errors) / total,
+            "mape": _dot(weights, relative) / total,
+            "r2": 1 - _dot(weights, squares) / spread if spread else np.nan,
+            "rmse": np.sqrt(_dot(weights, squares) / total),
+            "rmsle": np.sqrt(_dot(weights, logs) / total),
         }
         return {name: float(value) for name, value in found.items()}
 
@@ -220,7 +230,7 @@ def _classes(
         support = matrix.sum(axis=1)
         found = _of_matrix(matrix, support, names)
         if losses is not None:
-            found["log_loss"] = float(weights @ losses / weights.sum())
+            found["log_loss"] = float(_dot(weights, losses) / weights.sum())
         areas = [ranker.areas(weights) for ranker in rankers]
         for at, metric in enumerate(classification_metrics.RANKING):
             if areas:
@@ -283,13 +293,17 @@ class _Ranker:
         steps, self._first = np.unique(np.searchsorted(ends, self._positive), return_index=True)
         self._until = ends[steps] + 1
         self._from = np.where(steps > 0, ends[steps - 1] + 1, 0)
+        # Of each replicate, in the same memory: to get it anew takes as long as to compute.
+        self._weights = np.empty(len(ordered))
+        self._total = np.zeros(len(ordered) + 1)
 
     def areas(self, weights: Array) -> tuple[float, float]:
         """The area below the ROC curve, and the average precision; NaN if undefined."""
         if not len(self._positive):
             return np.nan, np.nan
-        own = weights[self._rows]
-        total = np.concatenate([[0.0], np.cumsum(own)])
+        own, total = self._weights, self._total
+        np.take(weights, self._rows, out=own, mode="clip")  # other modes copy it
+        np.cumsum(own, out=total[1:])
         until = total[self._until]
         gained = np.add.reduceat(own[self._positive], self._first)
         hits = np.cumsum(gained)
@@ -301,6 +315,7 @@ class _Ranker:
             # Of the others at the same score, half count as ranked below.
             alarms = until - hits
             same = until - total[self._from] - gained
-            area = gained @ (negatives - alarms + same / 2) / (positives * negatives)
+            ranked = _dot(gained, negatives - alarms + same / 2)
+            area = ranked / (positives * negatives)
         precision = np.divide(hits, until, out=np.zeros_like(hits), where=until > 0)
-        return float(area), float(gained @ precision / positives)
+        return float(area), float(_dot(gained, precision) / positives)
