@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,7 @@ def read(
     batch_size: int,
     key: str = "",
     types: str | None = None,
+    only: Collection[str] | None = None,
 ) -> Iterator[Batch | BadRecord]:
     """The records of a part; batches have ``batch_size`` records at most.
 
@@ -94,6 +95,8 @@ def read(
             what it is, in CSV a text: conversions are for the model's numbers.
         types: What the plan knows of the fields of the file. Without, cells of CSV are texts, and
             integers beside fractions or missing values are floats, but not those of other batches.
+        only: Fields that records have, the key among them; all by default. The others are read as
+            well, because what is in them may be why a record cannot be.
 
     Raises:
         OSError: If the file cannot be read, or is shorter than it was; the message names it.
@@ -101,14 +104,20 @@ def read(
     if not part.rows:
         return
     try:
-        yield from _READERS[input_format](path, part, batch_size, key, types)
+        yield from _READERS[input_format](path, part, batch_size, key, types, only)
     except (OSError, ValueError, MemoryError) as error:  # Arrow's own are ValueErrors
         why = getattr(error, "strerror", None) or str(error) or "there is too little memory"
         raise OSError(f"{path} cannot be read: {why}") from error
 
 
 def _read_json(
-    input_format: str, path: Path, part: FilePart, batch_size: int, key: str, types: str | None
+    input_format: str,
+    path: Path,
+    part: FilePart,
+    batch_size: int,
+    key: str,
+    types: str | None,
+    only: Collection[str] | None,
 ) -> Iterator[Batch | BadRecord]:
     row, letters = part.first_row, value_columns.parse_types(types)
     for some in json_texts.chunks(json_texts.texts(path, part, input_format), batch_size):
@@ -117,17 +126,18 @@ def _read_json(
                 for at, malformed in zip(rows, records, strict=True):
                     yield BadRecord(at, malformed.reason)
                 continue
-            fields, keys = _fields(records), None
+            fields, keys = _fields(records, only), None
             if key and key in fields and isinstance(records[0], dict):
                 keys = fields.pop(key)
             yield from _batches(fields, letters, rows, keys)
         row += len(some)
 
 
-def _fields(records: Sequence[Any]) -> dict[str, list[Any]]:
+def _fields(records: Sequence[Any], only: Collection[str] | None) -> dict[str, list[Any]]:
     """The values of the fields of records of one form; of others as the one ``input``."""
     if isinstance(records[0], dict):
-        return {name: [record[name] for record in records] for name in records[0]}
+        names = [name for name in records[0] if only is None or name in only]
+        return {name: [record[name] for record in records] for name in names}
     return {INPUT: list(records)}
 
 
@@ -147,7 +157,12 @@ def _batches(
 
 
 def _read_csv(
-    path: Path, part: FilePart, batch_size: int, key: str, types: str | None
+    path: Path,
+    part: FilePart,
+    batch_size: int,
+    key: str,
+    types: str | None,
+    only: Collection[str] | None,
 ) -> Iterator[Batch | BadRecord]:
     names = column_names(path)
     types = CsvType.TEXT * len(names) if types is None else types
@@ -166,7 +181,9 @@ def _read_csv(
             keys = [known[number - row] for number in numbers]
             table = table.drop_columns(key)
         columns = {
-            name: csv_columns.as_array(table[name], types_of[name]) for name in table.column_names
+            name: csv_columns.as_array(table[name], types_of[name])
+            for name in table.column_names
+            if only is None or name in only
         }
         if numbers:
             yield from Batch(numbers, columns, keys).pieces(batch_size)
@@ -174,20 +191,28 @@ def _read_csv(
 
 
 def _read_parquet(
-    path: Path, part: FilePart, batch_size: int, key: str, types: str | None
+    path: Path,
+    part: FilePart,
+    batch_size: int,
+    key: str,
+    types: str | None,
+    only: Collection[str] | None,
 ) -> Iterator[Batch | BadRecord]:
     row = part.first_row
     for whole in parquet_columns.tables(path, range(part.start, part.end), batch_size):
         letters = parquet_columns.parse_types(types, whole.schema)
         has_keys = key and key in whole.column_names
-        table = whole.drop_columns(key) if has_keys else whole
+        names = [name for name in whole.column_names if name != key]
+        table = whole.select([name for name in names if only is None or name in only])
         keys = parquet_columns.keys(whole, key) if has_keys else None
         rows = range(row, row + table.num_rows)
         yield from _batches(parquet_columns.fields(table, letters), letters, rows, keys)
         row += len(rows)
 
 
-_Reader = Callable[[Path, FilePart, int, str, str | None], Iterator[Batch | BadRecord]]
+_Reader = Callable[
+    [Path, FilePart, int, str, str | None, Collection[str] | None], Iterator[Batch | BadRecord]
+]
 _READERS: dict[str, _Reader] = {
     "json": functools.partial(_read_json, "json"),
     "jsonl": functools.partial(_read_json, "jsonl"),

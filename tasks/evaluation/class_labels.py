@@ -14,7 +14,6 @@ from modelyard_runtime.frames import Array
 MISSING, UNKNOWN = -2, -1
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _LONGEST_NUMBER = 4000  # digits; Python refuses integers of more than 4300
-_MOST_CACHED = 100_000
 
 
 def label_text(value: Any) -> str | None:
@@ -105,15 +104,9 @@ def _mapped(values: Array, call: Any, dtype: Any) -> Array:
         found = np.empty(len(unique), dtype)
         found[:] = [call(value) for value in unique.tolist()]
         return found[inverse.reshape(-1)]
-    cache: dict[Any, Any] = {}
-    found = np.empty(len(values), dtype)
-    for at, value in enumerate(values.tolist()):
-        if not isinstance(value, str):  # 1, 1.0 and True are one key
-            found[at] = call(value)
-            continue
-        if value not in cache:
-            if len(cache) >= _MOST_CACHED:
-                cache.clear()
-            cache[value] = call(value)
-        found[at] = cache[value]
+    listed = values.tolist()
+    # Of texts alone: 1, 1.0 and True are one key.
+    known = {one: call(one) for one in {one for one in listed if type(one) is str}}
+    found = np.empty(len(listed), dtype)
+    found[:] = [known[one] if type(one) is str else call(one) for one in listed]
     return found

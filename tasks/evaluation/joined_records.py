@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import orjson
 from modelyard_runtime.frames import Array, Columns, objects
 from modelyard_runtime.records import column
 
-from infra.errors import BadInputError, RunFailedError
+from infra.errors import BadInputError
 from infra.suggestions import did_you_mean
-from registry.flow_kinds import EVALUATE
 from tasks.batch_inference import csv_columns, reading, splitting
 from tasks.batch_inference.reading import BadRecord
+from tasks.evaluation import result_lines
 from tasks.evaluation.evaluation_request import Evaluation
+from tasks.evaluation.result_lines import ABSENT, Predicted, ResultLines
 
-_ABSENT = object()
 _PART_BYTES = 32 * 2**20
 _BATCH = 20_000
 
@@ -107,78 +105,10 @@ def first_outputs(results: Path) -> list[str] | None:
     with results.open("rb") as file:
         line = file.readline()
     try:
-        found = _parsed(line)
+        found = result_lines.parse(line)
     except (ValueError, RecursionError):
         return None
     return [name for name in found if name != "row"] if isinstance(found, dict) else None
-
-
-def _parsed(line: bytes) -> Any:
-    """What a result says; some have what Python writes and orjson refuses, lone surrogates."""
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return json.loads(line)
-
-
-class _Predicted(NamedTuple):
-    """What was predicted for a row; its probabilities are ``_ABSENT`` if the model has none."""
-
-    row: int
-    prediction: Any
-    probabilities: Any
-
-
-class _Results:
-    """The output file of a batch inference, read in the order of its rows."""
-
-    def __init__(self, path: Path, name: str, request: Evaluation) -> None:
-        self._file = path.open("rb")
-        self._name = name
-        self._fields = (request.prediction_field, request.probabilities_field)
-        self._next = self._read()
-        self._ahead: dict[int, _Predicted] = {}
-
-    def close(self) -> None:
-        self._file.close()
-
-    @property
-    def is_read(self) -> bool:
-        """Whether nothing is left."""
-        return self._next is None and not self._ahead
-
-    def of(self, rows: Sequence[int]) -> list[_Predicted]:
-        """What was predicted for ascending rows, none of which was asked for yet.
-
-        Raises:
-            RunFailedError: With the code ``ResultsDamaged``.
-        """
-        while self._next is not None and self._next.row <= rows[-1]:
-            if self._next.row in self._ahead:
-                raise _other_rows(self._name)
-            self._ahead[self._next.row] = self._next
-            self._next = self._read()
-        return [self._ahead.pop(row) for row in rows if row in self._ahead]
-
-    def _read(self) -> _Predicted | None:
-        line = self._file.readline()
-        if not line:
-            return None
-        prediction, probabilities = self._fields
-        try:
-            found = _parsed(line)
-            assert isinstance(found["row"], int)
-            return _Predicted(
-                found["row"], found.get(prediction), found.get(probabilities, _ABSENT)
-            )
-        except (ValueError, TypeError, KeyError, RecursionError, AssertionError) as error:
-            raise RunFailedError(
-                f"The results of {self._name} have a line that is not a result: "
-                f"{line[:80].decode('utf-8', 'replace')!r}.",
-                "Leave the results to the run while it evaluates; retry it.",
-                state=EVALUATE.failure,
-                code="ResultsDamaged",
-            ) from error
 
 
 def read(path: Path, results: Path, name: str, request: Evaluation) -> Iterator[JoinedBatch]:
@@ -194,13 +124,15 @@ def read(path: Path, results: Path, name: str, request: Evaluation) -> Iterator[
         RunFailedError: With the code ``ResultsDamaged``, if the results are none of this input.
         OSError: If a file cannot be read.
     """
-    found = _Results(results, name, request)
-    raw = _raw_field(request)
+    found = ResultLines(results, name, request)
+    raw, only = _raw_field(request), {request.target_field, request.slice_field}
     try:
         for part in splitting.split(path, request.input_format, _PART_BYTES):
-            for one in reading.read(path, request.input_format, part, _BATCH, raw):
+            for one in reading.read(path, request.input_format, part, _BATCH, raw, only=only):
                 if isinstance(one, BadRecord):  # may come before records that precede it
-                    yield replace(_joined(np.array([one.row]), {}, [], request), fault=one.reason)
+                    nothing = Predicted([], [], [])
+                    unread = _joined(np.array([one.row]), {}, nothing, request)
+                    yield replace(unread, fault=one.reason)
                     continue
                 columns = dict(one.columns)
                 if one.keys is not None:
@@ -208,7 +140,7 @@ def read(path: Path, results: Path, name: str, request: Evaluation) -> Iterator[
                 predicted = found.of(one.rows)
                 yield _joined(np.asarray(one.rows), columns, predicted, request)
         if not found.is_read:
-            raise _other_rows(name)
+            raise result_lines.other_rows(name)
     finally:
         found.close()
 
@@ -228,32 +160,21 @@ def _values(cells: Sequence[Any], request: Evaluation) -> list[Any]:
 def _joined(
     rows: Array,
     columns: dict[str, Array],
-    results: list[_Predicted],
+    results: Predicted,
     request: Evaluation,
 ) -> JoinedBatch:
-    numbers = np.fromiter((one.row for one in results), np.int64, len(results))
-    is_predicted = np.isin(rows, numbers)
+    is_all = len(results.rows) == len(rows)
+    is_predicted = np.ones(len(rows), bool) if is_all else np.isin(rows, results.rows)
     missing = objects([None] * len(rows))
     slices = columns.get(request.slice_field, missing) if request.slice_field else None
     probabilities = None
-    if any(one.probabilities is not _ABSENT for one in results):
-        probabilities = column(
-            [None if one.probabilities is _ABSENT else one.probabilities for one in results]
-        )
+    if any(one is not ABSENT for one in results.probabilities):
+        probabilities = column([None if one is ABSENT else one for one in results.probabilities])
     return JoinedBatch(
         rows,
         columns.get(request.target_field, missing),
         slices,
         is_predicted,
-        column([one.prediction for one in results]),
+        column(results.predictions),
         probabilities,
-    )
-
-
-def _other_rows(name: str) -> RunFailedError:
-    return RunFailedError(
-        f"The results of {name} have rows that the input does not have.",
-        "The input was changed while it was predicted; start a new evaluation.",
-        state=EVALUATE.failure,
-        code="ResultsDamaged",
     )

@@ -289,3 +289,37 @@ def test_keys_of_json_and_parquet_keep_their_numbers(tmp_path: Path) -> None:
         assert list(batch.keys or ()) == wanted
         assert list(map(type, batch.keys or ())) == list(map(type, wanted))
         assert list(batch.columns) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("csv", b"a,b,c\n1,2,3\n4,\xff,6\n7,8,9\n"),
+        ("jsonl", b'{"a": "1", "b": "2", "c": "3"}\n{"a": \xff}\n{"a": "7", "b": 8, "c": "9"}\n'),
+    ],
+)
+def test_fields_that_are_not_asked_for_are_checked_all_the_same(
+    tmp_path: Path, form: str, text: bytes
+) -> None:
+    path = tmp_path / f"one.{form}"
+    path.write_bytes(text)
+    (part,) = splitting.split(path, form, 2**20)
+
+    found = list(reading.read(path, form, part, 9, "c", only={"a", "c"}))
+
+    (bad,) = (one for one in found if isinstance(one, BadRecord))
+    (batch,) = (one for one in found if isinstance(one, Batch))
+    assert bad.row == 1
+    assert (list(batch.columns), batch.columns["a"].tolist()) == (["a"], ["1", "7"])
+    assert (batch.rows, batch.keys) == ([0, 2], ["3", "9"])
+
+
+def test_columns_of_parquet_that_are_not_asked_for_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "one.parquet"
+    path.write_bytes(_pq(a=[1, 2], b=[3, 4], c=[5, 6]))
+    (part,) = splitting.split(path, "parquet", 2**20)
+
+    (batch,) = reading.read(path, "parquet", part, 9, "c", only={"b", "c"})
+
+    assert isinstance(batch, Batch)
+    assert (list(batch.columns), batch.keys) == (["b"], [5, 6])
