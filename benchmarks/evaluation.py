@@ -38,8 +38,9 @@ request = Evaluation(
 folders = evaluating.EvaluationFolders(place / "run")
 with (place / "out" / "predictions" / "a.jsonl").open("rb") as results:
     checksums = {"a.csv": hashlib.file_digest(results, "sha256").hexdigest()}
+predictions = evaluating.PredictedFiles(0, checksums)
 found, data = evaluating.score(
-    request, evaluating.select(request), folders, checksums, lambda: None, lambda name: None
+    request, evaluating.select(request), folders, predictions, lambda: None, lambda records: None
 )
 result = evaluating.write(found, {"data": data}, request, folders.output)
 print(result["metrics"]["roc_auc"])

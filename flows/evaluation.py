@@ -6,7 +6,7 @@ import math
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prefect.artifacts import create_table_artifact
@@ -45,6 +45,7 @@ _POLL_SECONDS = 1.0
 _OUTPUTS_SECONDS = 2.0
 _CHECK_SECONDS = 0.5
 _METRICS_SECONDS = 30.0
+_PROGRESS_SECONDS = 10.0
 _SHOWN = 40
 _LONGEST_NAME = 200
 
@@ -151,17 +152,11 @@ def _evaluate(
     folders: EvaluationFolders,
 ) -> dict[str, Any]:
     """Compute the metrics, and write them to the run's folder; the result."""
-    done = 0
-
-    def report(name: str) -> None:
-        nonlocal done
-        done += 1
-        context.logger.info("%s was evaluated, %d of %d files.", name, done, len(files))
-
     shutil.rmtree(folders.sorting, ignore_errors=True)
-    checksums = evaluating.predicted(request, described["batch_inference"])
+    predictions = evaluating.predicted(request, described["batch_inference"])
+    report = _progress(context, predictions.rows)
     scores, data = evaluating.score(
-        request, files, folders, checksums, context.raise_if_ended, report
+        request, files, folders, predictions, context.raise_if_ended, report
     )
     evaluating.check_unchanged(request, evaluating.select(request), folders)
     described |= {"data": {"uri": request.input_uri, "format": request.input_format, **data}}
@@ -169,6 +164,23 @@ def _evaluate(
     for line in result["remarks"]:
         context.logger.warning("%s", line)
     return result
+
+
+def _progress(context: RunContext, records: int) -> Callable[[int], None]:
+    """Logs how many of so many records were scored, and how long the others take."""
+    began = said = time.monotonic()
+
+    def report(done: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if done and now - said >= _PROGRESS_SECONDS:
+            said = now
+            left = predicting.duration((now - began) / done * max(0, records - done))
+            context.logger.info(
+                "%s of %s records: about %s left", f"{done:,}", f"{records:,}", left
+            )
+
+    return report
 
 
 @step("publish")

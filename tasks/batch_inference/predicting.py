@@ -265,7 +265,7 @@ class Progress:
         new = done - sum(one.earlier for one in statuses)
         speed = new / max(1e-9, time.monotonic() - self._begun)
         is_over = done >= self._rows or not speed
-        left = "" if is_over else f", about {_duration((self._rows - done) / speed)} left"
+        left = "" if is_over else f", about {duration((self._rows - done) / speed)} left"
         lost = f", {failed:,} failed" if failed else ""
         self._tell(f"{done:,} of {self._rows:,} records{lost}: {speed:,.0f} records/s{left}")
         for name, value in {
@@ -313,7 +313,8 @@ def _reasons(statuses: Iterable[ShardStatus]) -> list[FailureReason]:
     return failure_reasons.combined(one.reasons for one in statuses)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time for people: ``8 s``, ``3 min 8 s``, ``2 h 3 min``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

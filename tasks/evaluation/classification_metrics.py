@@ -50,9 +50,22 @@ class ClassificationSums:
     """Counts of rows by slice, and their sorted scores, from which all figures follow."""
 
     def __init__(
-        self, names: Sequence[str], slices: int, folder: Path, check_over: CheckOver
+        self,
+        names: Sequence[str],
+        slices: int,
+        folder: Path,
+        check_over: CheckOver,
+        rows: int = 0,
     ) -> None:
-        """Know the classes' names, and the largest number of slices; sort in ``folder``."""
+        """Know the classes' names, and the largest number of slices.
+
+        Args:
+            names: The classes' names.
+            slices: The largest number of slices.
+            folder: Where scores are sorted.
+            check_over: Called often; raises to end it.
+            rows: How many rows are expected, for which the folder's disk must have room.
+        """
         self._names = tuple(names)
         classes = len(self._names)
         self._matrices = np.zeros((slices, classes, classes + 1), np.int64)
@@ -60,7 +73,7 @@ class ClassificationSums:
         self._unscored = np.zeros(slices, np.int64)
         self._off = np.zeros(slices, np.int64)
         self._losses = np.zeros(slices)
-        self._sorter = ScoreSorter(classes, folder, check_over)
+        self._sorter = ScoreSorter(classes, folder, check_over, rows)
         self._has_scores = False
 
     def __enter__(self) -> ClassificationSums:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -97,9 +97,9 @@ def score(
     request: Evaluation,
     files: Sequence[InputFile],
     folders: EvaluationFolders,
-    checksums: Mapping[str, str],
+    predictions: PredictedFiles,
     check_over: CheckOver,
-    report: Any,
+    report: Callable[[int], object],
 ) -> tuple[Scores, dict[str, Any]]:
     """Score the predictions of all files.
 
@@ -107,34 +107,35 @@ def score(
         request: The evaluation.
         files: The input's files.
         folders: The run's folders.
-        checksums: SHA-256 of the predictions of each file; see :func:`predicted`.
+        predictions: The predictions; see :func:`predicted`.
         check_over: Called often; raises to end it.
-        report: Called with the name of each file that was read.
+        report: Called often, with how many records were scored so far.
 
     Returns:
         The scores, and the data: each file's ``name``, ``bytes`` and ``sha256``.
 
     Raises:
         BadInputError: With the code ``OutputFieldMissing``.
+        DiskFullError: If there is no room for sorted scores.
         RunFailedError: With a code of its own for each fault of the data.
     """
     _check_outputs(request, files, folders)
     folders.sorting.mkdir(parents=True, exist_ok=True)
-    predictions = storage.store(request.place(PREDICTIONS))
+    place = storage.store(request.place(PREDICTIONS))
     data = []
-    with Scorer(request, folders.sorting, check_over) as scorer:
+    with Scorer(request, folders.sorting, check_over, predictions.rows) as scorer:
         for file in files:
             path = _local(request, file, folders)
-            results = _fetched(predictions, request, file, folders)
-            scorer.add(file.name, joined_records.read(path, results, file.name, request))
-            if _sha256(results, check_over) != checksums.get(file.name):
+            results = _fetched(place, request, file, folders)
+            joined = joined_records.read(path, results, file.name, request)
+            scorer.add(file.name, joined, report)
+            if _sha256(results, check_over) != predictions.checksums.get(file.name):
                 raise _others_results(request)
             digest = _sha256(path, check_over)
             data.append({"name": file.name, "bytes": file.size, "sha256": digest})
             for staged, folder in ((path, folders.input), (results, folders.predictions)):
                 if staged.is_relative_to(folder):
                     staged.unlink()
-            report(file.name)
         scores = scorer.scores()
     return scores, {"files": data, "sha256": _combined(data)}
 
@@ -152,8 +153,21 @@ def _check_outputs(
             return
 
 
-def predicted(request: Evaluation, inference: str) -> dict[str, str]:
-    """SHA-256 of the predictions of each input file, of the manifest of a batch inference.
+@dataclass(frozen=True)
+class PredictedFiles:
+    """Predictions of a data set.
+
+    Attributes:
+        rows: How many records it has.
+        checksums: SHA-256 of the predictions of each input file, by its name.
+    """
+
+    rows: int
+    checksums: Mapping[str, str]
+
+
+def predicted(request: Evaluation, inference: str) -> PredictedFiles:
+    """The predictions, of the manifest of a batch inference.
 
     Raises:
         RunFailedError: With the code ``ResultsDamaged``, if they are those of another run.
@@ -165,7 +179,8 @@ def predicted(request: Evaluation, inference: str) -> dict[str, str]:
         raise _others_results(request) from None
     if manifest["flow_run_id"] != inference:
         raise _others_results(request)
-    return {str(file["input"]): str(file["sha256"]) for file in manifest["files"]}
+    checksums = {str(file["input"]): str(file["sha256"]) for file in manifest["files"]}
+    return PredictedFiles(int(manifest["rows"]), checksums)
 
 
 def check_unchanged(

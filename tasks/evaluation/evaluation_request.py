@@ -52,7 +52,7 @@ class EvaluationResources(ParameterModel):
     data_storage_gib: float = Field(
         default=0, ge=0, le=1e9,
         description="Storage for the data, in GiB; 0 for the default. The largest input file, its "
-        "results, and 9 bytes for each record and class must fit.",
+        "results, and 9 bytes * records * (classes + 1) must fit.",
     )  # fmt: skip
 
 

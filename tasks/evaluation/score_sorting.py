@@ -1,11 +1,13 @@
 """Scores of classes in descending order, by an external sort.
 
 Rows are collected up to a bound, sorted and written as a run, of each class apart; runs are merged
-block by block. Memory does not grow with the rows.
+block by block, and those of a class to one that the scores of all classes are merged from. Memory
+does not grow with the rows.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from types import TracebackType
 import numpy as np
 from modelyard_runtime.frames import Array
 
+from infra.errors import DiskFullError
 from tasks.evaluation.figures import CheckOver
 
 # Scores of all classes that are held before a run is written: 8 bytes each, and as much to sort.
@@ -21,6 +24,7 @@ _HELD = 8_000_000
 # Scores of all runs that are held while they are merged.
 _MERGED = 4_000_000
 _LEAST_BLOCK = 2048
+_BYTES = 9  # of a score and its code
 
 
 @dataclass(frozen=True)
@@ -53,16 +57,24 @@ class ScoreSorter:
     """
 
     def __init__(
-        self, classes: int, folder: Path, check_over: CheckOver, held: int = _HELD
+        self,
+        classes: int,
+        folder: Path,
+        check_over: CheckOver,
+        rows: int = 0,
+        held: int = _HELD,
     ) -> None:
         """Sort in files of ``folder``.
 
         Args:
             classes: How many classes there are.
-            folder: An empty folder, on a disk that holds 9 bytes for each row and class.
+            folder: An empty folder, on a disk that holds 9 bytes for each row and class, and once
+                more for each row.
             check_over: Called often; raises to end it.
+            rows: How many rows are expected, for which there must be room on the disk.
             held: How many scores are held in memory.
         """
+        self._expected = rows
         self._classes = classes
         self._folder = folder
         self._check_over = check_over
@@ -81,9 +93,8 @@ class ScoreSorter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for number in range(self._classes):
-            for suffix in (".scores", ".codes"):
-                (self._folder / f"class-{number}{suffix}").unlink(missing_ok=True)
+        for path in self._folder.glob("class-*"):
+            path.unlink()
 
     def add(self, scores: Array, targets: Array, slices: Array) -> None:
         """Add rows.
@@ -92,6 +103,10 @@ class ScoreSorter:
             scores: Of the shape (rows, classes); no NaN.
             targets: The number of each row's class.
             slices: The number of each row's slice, below 128.
+
+        Raises:
+            DiskFullError: Before anything is written, if the disk has no room for all rows.
+            OSError: If it has none any more.
         """
         if not len(scores):
             return
@@ -104,6 +119,8 @@ class ScoreSorter:
         """Write what is held as a run of each class."""
         if not self._rows:
             return
+        if not self._written:
+            self._check_room()
         held = [np.concatenate(parts) for parts in zip(*self._batches, strict=True)]
         scores, targets, slices = held
         self._batches.clear()
@@ -116,20 +133,50 @@ class ScoreSorter:
             path = self._folder / f"class-{number}.scores"
             own = codes + (targets == number)
             with path.open("ab") as file, path.with_suffix(".codes").open("ab") as others:
-                column[order].tofile(file)
-                own[order].astype(np.uint8).tofile(others)
+                file.write(column[order].data)  # tofile does not say why it fails
+                others.write(own[order].astype(np.uint8).data)
             self._runs[number].append(_Run(path, self._written, end))
         self._written, self._rows = end, 0
+
+    def _check_room(self) -> None:
+        rows = max(self._rows, self._expected)
+        needed, free = _BYTES * rows * (self._classes + 1), shutil.disk_usage(self._folder).free
+        if needed > free:
+            raise DiskFullError(
+                f"The scores of {rows:,} records are sorted in {self._folder}, which takes "
+                f"{needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free.",
+                "Make room, or on a cluster ask for more by resources.data_storage_gib; a retry "
+                "keeps the predictions.",
+            )
 
     def merged(self, classes: Sequence[int]) -> Iterator[tuple[Array, Array]]:
         """The scores of classes together, in descending order, and their codes, in blocks.
 
-        Equal scores may be parted by the end of a block.
+        Equal scores may be parted by the end of a block. What was merged for one class is one run
+        from then on, so that all classes are merged of a run for each.
         """
         self._spill()
         runs = [run for number in classes for run in self._runs[number]]
         most = max(_LEAST_BLOCK, _MERGED // max(1, len(runs)))
-        return _merge(runs, most, self._check_over)
+        blocks = _merge(runs, most, self._check_over)
+        return (
+            self._written_as_one(classes[0], blocks) if len(classes) == 1 < len(runs) else blocks
+        )
+
+    def _written_as_one(
+        self, number: int, blocks: Iterator[tuple[Array, Array]]
+    ) -> Iterator[tuple[Array, Array]]:
+        """The blocks of a class, which are its one run when all were taken."""
+        before = self._runs[number][0].path
+        path = self._folder / f"class-{number}-merged.scores"
+        with path.open("wb") as file, path.with_suffix(".codes").open("wb") as others:
+            for scores, codes in blocks:
+                file.write(scores.data)
+                others.write(codes.data)
+                yield scores, codes
+        self._runs[number] = [_Run(path, 0, self._written)]
+        for old in (before, before.with_suffix(".codes")):
+            old.unlink()
 
 
 class _Reader:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,10 @@ class Scores:
 class Scorer:
     """Scores records batch by batch."""
 
-    def __init__(self, request: Evaluation, folder: Path, check_over: CheckOver) -> None:
-        """Score as ``request`` asks, with files in ``folder``."""
+    def __init__(
+        self, request: Evaluation, folder: Path, check_over: CheckOver, rows: int = 0
+    ) -> None:
+        """Score as ``request`` asks, with files in ``folder``, about ``rows`` records."""
         self._request = request
         self._labels = ClassLabels(request.class_names)
         self._reader = ClassReader(self._labels)
@@ -71,7 +73,7 @@ class Scorer:
         self._targets = hashlib.sha256()
         self._sample = RowSample(row_sample.most_rows(len(self._labels)))
         self._is_classification = request.task == "classification"
-        self._classes = ClassificationSums(request.class_names, most, folder, check_over)
+        self._classes = ClassificationSums(request.class_names, most, folder, check_over, rows)
         self._numbers = [RegressionSums() for _ in range(most + 1)]
         self._check_over = check_over
         self._closing = contextlib.ExitStack()
@@ -85,14 +87,22 @@ class Scorer:
     def __exit__(self, *_: object) -> None:
         self._closing.close()
 
-    def add(self, name: str, batches: Iterable[JoinedBatch]) -> None:
+    def add(
+        self, name: str, batches: Iterable[JoinedBatch], report: Callable[[int], object] = int
+    ) -> None:
         """Add the records of the file ``name``, in its order.
+
+        Args:
+            name: The file's name.
+            batches: Its records.
+            report: Called often, with how many records were added so far.
 
         Raises:
             RunFailedError: ``SlicesTooMany`` or ``ClassNamesMismatch``.
         """
         self._targets.update(f"{name}\n".encode())
         for batch in batches:
+            report(self._counts.records)
             self._counts.records += len(batch.rows)
             if batch.fault:
                 self._count_unreadable(name, batch)

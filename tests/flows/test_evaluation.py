@@ -73,6 +73,24 @@ def test_a_retry_awaits_a_batch_inference_that_is_still_being_stopped(
     assert done == ["awaited it", "resumed it", "awaited it"]
 
 
+def test_the_log_says_how_far_it_is_and_how_long_it_takes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = iter([100.0, 100.5, 112.0, 113.0, 130.0])
+    monkeypatch.setattr(evaluation.time, "monotonic", lambda: next(now))
+    context: Any = SimpleNamespace(logger=logging.getLogger("test"))
+
+    with caplog.at_level(logging.INFO):
+        report = evaluation._progress(context, 10_000)
+        for done in (0, 1200, 1300, 7500):
+            report(done)
+
+    assert caplog.messages == [
+        "1,200 of 10,000 records: about 1 min 28 s left",
+        "7,500 of 10,000 records: about 10 s left",
+    ]
+
+
 def test_classes_of_any_name_have_metrics_of_their_own() -> None:
     metrics = {
         "f1/yes": 0.5,

@@ -13,7 +13,7 @@ import pytest
 from registry import evaluation_results
 from registry.evaluation_results import CURVES, RESULT
 from tasks.evaluation import evaluating
-from tasks.evaluation.evaluating import EvaluationFolders
+from tasks.evaluation.evaluating import EvaluationFolders, PredictedFiles
 from tasks.evaluation.evaluation_request import Evaluation
 
 Evaluate = Callable[..., dict[str, Any]]
@@ -46,7 +46,7 @@ def evaluate(tmp_path: Path) -> Evaluate:
             for name in files
         }  # fmt: skip
         scores, data = evaluating.score(
-            request, chosen, folders, checksums, lambda: None, lambda _: None
+            request, chosen, folders, PredictedFiles(0, checksums), lambda: None, lambda _: None
         )
         assert not [*folders.sorting.iterdir()]
         described = {"model": "models:/m/1", "data": {"uri": request.input_uri, **data}}

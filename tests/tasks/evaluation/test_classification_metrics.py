@@ -55,8 +55,8 @@ def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(score_sorting, "_MERGED", 50)
         given = score_sorting.ScoreSorter
 
-        def small(classes: int, folder: Path, check_over: Any) -> Any:
-            return given(classes, folder, check_over, held=request.param)
+        def small(classes: int, folder: Path, check_over: Any, rows: int) -> Any:
+            return given(classes, folder, check_over, rows, held=request.param)
 
         monkeypatch.setattr(classification_metrics, "ScoreSorter", small)
 

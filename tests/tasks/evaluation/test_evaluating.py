@@ -280,12 +280,13 @@ def test_predictions_of_another_run_are_not_evaluated(evaluate: Evaluate, tmp_pa
     folders, chosen = EvaluationFolders(tmp_path / "run"), evaluating.select(request)
     with pytest.raises(RunFailedError, match="not those of the evaluation's own"):
         evaluating.predicted(request, "mine")
-    manifest = {"flow_run_id": "mine", "files": [{"input": "a.csv", "sha256": "0" * 64}]}
+    file = {"input": "a.csv", "sha256": "0" * 64}
+    manifest = {"flow_run_id": "mine", "rows": 1, "files": [file]}
     (tmp_path / "out" / "predictions" / "manifest.json").write_text(json.dumps(manifest))
 
-    checksums = evaluating.predicted(request, "mine")
+    predictions = evaluating.predicted(request, "mine")
     with pytest.raises(RunFailedError) as raised:
-        evaluating.score(request, chosen, folders, checksums, lambda: None, lambda _: None)
+        evaluating.score(request, chosen, folders, predictions, lambda: None, lambda _: None)
     assert raised.value.code == "ResultsDamaged"
     with pytest.raises(RunFailedError):
         evaluating.predicted(request, "another's")
