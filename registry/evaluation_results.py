@@ -266,6 +266,26 @@ class RankingCurveView(View):
         return self
 
 
+class CalibrationView(View):
+    """How often records are of a class, by the probability that the model gives it.
+
+    Attributes:
+        probabilities: Mean probabilities of records that are put together.
+        shares: Shares of them that are of the class.
+        records: How many there are.
+    """
+
+    probabilities: list[FiniteFloat]
+    shares: list[FiniteFloat]
+    records: list[Count]
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        if len({len(self.probabilities), len(self.shares), len(self.records)}) != 1:
+            raise ValueError("a calibration's columns are not equally long")
+        return self
+
+
 class ErrorCurvesView(View):
     """How the errors of a regression are distributed.
 
@@ -296,11 +316,13 @@ class EvaluationCurvesView(View):
     Attributes:
         classes: The curve of each class by its name; none without probabilities.
         micro: The curve of all classes' scores together; None without probabilities.
+        calibration: The calibration of each class by its name; none of earlier versions.
         errors: The errors of a regression; None for a classification, and of earlier versions.
     """
 
     classes: dict[str, RankingCurveView] = {}
     micro: RankingCurveView | None = None
+    calibration: dict[str, CalibrationView] = {}
     errors: ErrorCurvesView | None = None
 
 

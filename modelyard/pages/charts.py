@@ -99,15 +99,32 @@ def style(number: int) -> str:
 
 
 def of_rates(
-    title: str, x_title: str, y_title: str, lines: Iterable[PlotLine], *, has_legend: bool = False
+    title: str,
+    x_title: str,
+    y_title: str,
+    lines: Iterable[PlotLine],
+    *,
+    has_legend: bool = False,
+    ideal: str = "",
 ) -> ChartView:
-    """Return a chart of values between 0 and 1."""
+    """Return a chart of values between 0 and 1.
+
+    Args:
+        title: What it shows.
+        x_title: What goes to the right.
+        y_title: What goes up.
+        lines: Its lines.
+        has_legend: Whether it has a legend of its own.
+        ideal: The name of the diagonal; empty for none.
+    """
     ticks = [tick / 5 for tick in range(6)]
     x, y = _Axis(0, 1, _LEFT, _RIGHT, ticks), _Axis(0, 1, _BOTTOM, _TOP, ticks)
     drawn = [
         ChartLine(style(number), line.name, _path(zip(line.x, line.y, strict=True), x, y))
         for number, line in enumerate(lines)
     ]
+    if ideal:
+        drawn.insert(0, ChartLine("ideal", ideal, _path([(0, 0), (1, 1)], x, y)))
     return ChartView(title, x_title, y_title, x.labels(), y.labels(), drawn, has_legend=has_legend)
 
 

@@ -89,6 +89,7 @@ def _of_classes(
                 map(curve_lines.precision_recall, names, found),
             ),
             _thresholds(curves, chosen if is_chosen else ""),
+            *_calibration(curves, shown),
         ],
         legend=[
             LegendEntry(charts.style(number), name, areas(result, f"/{key}"))
@@ -98,6 +99,22 @@ def _of_classes(
         chosen=names[0] if is_chosen else "",
         link=f"{page}#curves",
     )  # fmt: skip
+
+
+def _calibration(curves: EvaluationCurvesView, shown: Sequence[str]) -> list[ChartView]:
+    """How often records are of a class, by the probability that the model gives it."""
+    if any(name not in curves.calibration for name in shown):
+        return []  # of an earlier version
+    lines = [
+        curve_lines.calibration(evaluation_tables.name_of(name), curves.calibration[name])
+        for name in shown
+    ]
+    return [
+        charts.of_rates(
+            "Calibration", "probability of the class", "share of the class", lines,
+            ideal="as it should be",
+        )
+    ]  # fmt: skip
 
 
 def _thresholds(curves: EvaluationCurvesView, chosen: str) -> ChartView:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from registry.evaluation_results import RankingCurveView
+from registry.evaluation_results import CalibrationView, RankingCurveView
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,12 @@ def by_threshold(name: str, curve: RankingCurveView) -> tuple[PlotLine, PlotLine
         PlotLine(f"precision of {name}", x, [one.precision for one in found], texts),
         PlotLine(f"recall of {name}", x, [one.recall for one in found], texts),
     )
+
+
+def calibration(name: str, found: CalibrationView) -> PlotLine:
+    """The reliability curve: the share of the class by the probability that the model gives it."""
+    texts = [f"{records:,} records" for records in found.records]
+    return PlotLine(name, found.probabilities, found.shares, texts)
 
 
 def _rates(curve: RankingCurveView) -> list[_Rates]:

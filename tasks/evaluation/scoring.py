@@ -17,6 +17,7 @@ from registry.flow_kinds import EVALUATE
 from tasks.evaluation import (
     answers,
     bootstrap,
+    calibration,
     class_labels,
     classification_metrics,
     error_curves,
@@ -43,7 +44,8 @@ class Scores:
         overall: Metrics, undefined ones, notes, and of a classification the confusion matrix.
         slices: The same by the values of the field to slice by.
         intervals: 95 % intervals of the metrics of all records.
-        curves: Curves of the classes by name, and ``micro``; of a regression, of its ``errors``.
+        curves: Curves of the ``classes`` by name, ``micro``, and their ``calibration``; of a
+            regression, of its ``errors``.
         sample: Columns of sampled rows.
         targets_sha256: Checksum of all true values in their order.
     """
@@ -242,6 +244,8 @@ class Scorer:
             results = self._classes.results()
             found = [one.as_json(names) for one in results]
             curves = _curves(results[-1], names)
+            if curves:
+                curves["calibration"] = calibration.of(sample, names)
             rows = [int(one.matrix.sum()) for one in results]
         else:
             found = [one.figures().as_json() for one in self._numbers]

@@ -102,7 +102,7 @@ def check_pages(stack, judged, worse):
     shown = fetch(stack, f"/runs/{judged}")
     assert "judged batch inference</a>" in shown
     assert "By the values of region" in shown
-    assert shown.count("<figure") == 3
+    assert shown.count("<figure") == 4
     address = f"/evaluations?run={judged}&run={worse}"
     compared = wait_for(lambda: finished(fetch(stack, address)), 60, "the comparison")
     assert ">roc_auc</td>" in compared
