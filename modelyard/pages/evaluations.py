@@ -14,6 +14,7 @@ from modelyard.pages.evaluation_curves import CurvesView
 from modelyard.pages.evaluation_tables import MatrixTable, MetricRow, ValuesTable
 from modelyard.pages.listing import Ref
 from modelyard.pages.servers import TrackedRun
+from pipelines.drawing import text
 from registry import evaluation_results
 from registry.evaluation_results import (
     CURVES,
@@ -38,6 +39,9 @@ class EvaluationSource(Protocol):
     def runs(self, limit: int, flow: str = "", *, tag: str = "") -> list[RunView]:
         """The newest runs."""
 
+    def tracked(self, mlflow_run_id: str) -> TrackedRun | None:
+        """A run as MLflow has it; None if it does not answer."""
+
     def artifact(self, mlflow_run_id: str, path: str, most: int) -> bytes | None:
         """An artifact of a run, of at most so many bytes."""
 
@@ -50,6 +54,8 @@ class EvaluationPageView:
         facts: What was evaluated with what: label and text.
         model: The model version; None before it is known.
         inference: The batch inference; None before there is one.
+        progress: How many records it has predicted, and how long the others take; empty before
+            that is known, and when it has ended.
         notice: Why the results are not shown; empty if they are, or are not there yet.
         metrics: The metrics of all records.
         has_means: Whether metrics have means of classes.
@@ -66,6 +72,7 @@ class EvaluationPageView:
     facts: Sequence[tuple[str, str]] = ()
     model: Ref | None = None
     inference: RunView | None = None
+    progress: str = ""
     notice: str = ""
     metrics: Sequence[MetricRow] = ()
     has_means: bool = False
@@ -90,7 +97,9 @@ def of(
         source: Prefect and MLflow.
         chosen: The class whose curves are shown; empty for the first ones.
     """
-    begun = EvaluationPageView(model=model(run, tracked), inference=_inference(run, source))
+    inference = _inference(run, source)
+    progress = _progress(inference, source) if inference else ""
+    begun = EvaluationPageView(model=model(run, tracked), inference=inference, progress=progress)
     if run.mlflow_run_id is None:
         return begun
     try:
@@ -161,6 +170,20 @@ def _inference(run: RunView, source: EvaluationSource) -> RunView | None:
     except StackError:
         return None
     return found[0] if found else None
+
+
+def _progress(inference: RunView, source: EvaluationSource) -> str:
+    """How far a batch inference is, by the metrics that it records while it predicts."""
+    if inference.is_final or inference.mlflow_run_id is None:
+        return ""
+    tracked = source.tracked(inference.mlflow_run_id)
+    metrics = tracked.metrics if tracked else {}
+    if not {"records", "records_left"} <= metrics.keys():
+        return ""
+    done, left = metrics["records"], metrics["records_left"]
+    speed = metrics.get("records_per_second", 0)
+    time_left = f", about {text.duration(left / speed)} left" if left and speed else ""
+    return f"{done:,.0f} of {done + left:,.0f} records{time_left}"
 
 
 def _plots(tracked: TrackedRun | None, mlflow_run_id: str) -> str:

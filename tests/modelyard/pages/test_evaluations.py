@@ -117,6 +117,18 @@ class TestClassification:
         plots = "http://mlflow/#/experiments/e1/runs/m/artifacts/evaluation/roc.html?"
         assert f'<a href="{plots}' in shown
 
+    def test_calibration_is_drawn_beside_the_ideal(self, world: World, page: Any) -> None:
+        assert ">Calibration</figcaption>" not in page()  # an earlier version has none
+        found = {"probabilities": [0.25, 0.75], "shares": [0.5, 1], "records": [3, 5]}
+        curves = evaluated.curves(["no", "yes"])
+        curves["calibration"] = dict.fromkeys(["no", "yes"], found)
+        evaluated.keep(world, evaluated.classified(["no", "yes"]), curves)
+
+        (shown,) = (one for one in page().split("<figure") if ">Calibration</figcaption>" in one)
+
+        assert 'class="line ideal" points="44,276 344,8"' in shown
+        assert shown.count('points="119,142 269,8"') == 2
+
     def test_a_class_may_be_chosen(self, page: Any) -> None:
         assert f'<a href="/runs/{RUN}?class=no#curves">no</a>' in page()
         shown = page("?class=no")
@@ -296,6 +308,27 @@ class TestInference:
         assert "<dt>Model</dt>" in shown
         assert "churn@champion" in shown
         assert "The results are not shown" not in shown
+
+    @pytest.mark.parametrize(
+        ("metrics", "shown"),
+        [
+            ({"records": 1200.0, "records_left": 4800.0, "records_per_second": 40.0},
+             "1,200 of 6,000 records, about 2 min left"),
+            ({"records": 6000.0, "records_left": 0.0, "records_per_second": 40.0},
+             "6,000 of 6,000 records"),
+            ({}, ""),
+        ],
+    )  # fmt: skip
+    def test_it_says_how_far_it_is(
+        self, world: World, client: TestClient, metrics: dict[str, float], shown: str
+    ) -> None:
+        world.known[OTHER] = world.known[OTHER].model_copy(update={"mlflow_run_id": "child"})
+        world.tracked_as["child"] = tracked(metrics=metrics)
+
+        page = client.get(f"/runs/{RUN}").text
+
+        found = re.findall(r'RUNNING</span>(?: <span class="about">([^<]*)</span>)?</dd>', page)
+        assert found == [shown]
 
     def test_it_leads_back(self, world: World, client: TestClient) -> None:
         back = f'<dt>Predicts for</dt><dd><a href="/runs/{RUN}">mine</a></dd>'
