@@ -23,6 +23,7 @@ from tests.processes import eventually
 
 _MODEL = """
 import os, pathlib, time
+FOLDER = pathlib.Path(__file__).parent
 def load(model_dir, parameters):
     while os.path.exists(os.path.join(model_dir, "wait")):
         time.sleep(0.01)
@@ -30,6 +31,9 @@ def load(model_dir, parameters):
         raise RuntimeError("no weights")
     return parameters
 def predict(inputs, model):
+    while (FOLDER / "hold").exists():
+        (FOLDER / "held").touch()
+        time.sleep(0.01)
     time.sleep(float(inputs["seconds"].max()))
     return {"prediction": inputs["seconds"], "parameter": [model["key"]] * len(inputs["seconds"])}
 """
@@ -119,20 +123,20 @@ def test_it_is_live_while_it_loads_and_ready_afterwards(
     assert [one["data"] for one in answer["outputs"]] == [[0.0], ["value"]]
 
 
-def test_it_is_live_while_it_predicts(start: Callable[..., Server]) -> None:
+def test_it_is_live_while_it_predicts(folder: Path, start: Callable[..., Server]) -> None:
     server = start()
     server.wait_ready()
     found: list[httpx.Response] = []
-    slow = threading.Thread(target=lambda: found.append(server.infer(1)))
+    (folder / "hold").touch()
+    slow = threading.Thread(target=lambda: found.append(server.infer(0)))
     slow.start()
-    answers = 0
-    while slow.is_alive():
-        assert server.get("/v2/health/live").status_code == 200
-        answers += 1
+    eventually((folder / "held").exists, "the model predicts")
+    live = [server.get("/v2/health/live").status_code for _ in range(3)]
+    (folder / "hold").unlink()
     slow.join()
 
+    assert live == [200, 200, 200]
     assert found[0].status_code == 200
-    assert answers > 5
 
 
 def test_at_the_end_it_answers_what_it_has_begun(start: Callable[..., Server]) -> None:
