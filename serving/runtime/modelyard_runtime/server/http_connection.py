@@ -8,6 +8,7 @@ one that never stops, could use up what all share. Bodies have limits of their o
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 HEAD_SECONDS = 20.0
 _HEAD_BYTES = 64 * 2**10  # a request's line and its headers
 _UNREAD_SECONDS = 5.0  # for the rest of a body that was refused
+_UPGRADE = re.compile(rb"\r\n(upgrade)[ \t]*:", re.IGNORECASE)
 _MALFORMED = "The request is not HTTP as RFC 9112 has it."
 
 
@@ -57,6 +59,7 @@ class HttpConnection(HttpToolsProtocol):
         """Read on, unless a head is too long."""
         if self._is_head:
             self._head_bytes += len(data)
+            data = _without_upgrade(data)
         super().data_received(data)
         if not self._is_head or self.transport.is_closing():
             return
@@ -136,6 +139,18 @@ class HttpConnection(HttpToolsProtocol):
             self.send_400_response("")
         else:  # a connection that says nothing, or a body that nobody reads
             self.transport.close()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """A head whose wish for another protocol is ignored, as RFC 9110 allows.
+
+    The parser would take the body for that protocol, and lose it: clients such as Java's ask for
+    HTTP/2 with every request.
+    """
+    found = _UPGRADE.search(data, 0, data.find(b"\r\n\r\n") + 1 or len(data))
+    if not found:
+        return data
+    return b"".join([data[: found.start(1)], b"Ignored", data[found.end(1) :]])
 
 
 def _too_long() -> str:

@@ -304,6 +304,9 @@ def test_an_upgrade_is_not_made_and_the_request_answered(connection: socket.sock
         upgrade = b"Connection: Upgrade\r\nUpgrade: %s\r\nSec-WebSocket-Version: 13\r\n\r\n"
         connection.sendall(LIVE[:-2] + upgrade % protocol)
         assert answer(connection)[2] == ALIVE
+        length = b"Content-Length: %d\r\n" % len(BODY)
+        connection.sendall(PREDICT + length + upgrade % protocol + BODY)
+        assert answer(connection)[::2] == (200, b'{"predictions":[1]}')
 
 
 def test_requests_in_one_packet_are_answered_in_their_order(connection: socket.socket) -> None:
