@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import orjson
 
 from modelyard_runtime.server import instances, open_inference, openapi
+from modelyard_runtime.server.call_thread import run_aside
 from modelyard_runtime.server.hosted_model import HostedModel
 from modelyard_runtime.server.open_inference import Answer
 from modelyard_runtime.server.refusals import RequestRefused
@@ -189,13 +190,19 @@ class Application:
 
     async def _infer(self, model: HostedModel, request: Request) -> Answer:
         length = request.headers.get(open_inference.HEADER_LENGTH)
-        asked = open_inference.read(request.body, length)
+        body = request.body
+        asked = await run_aside(len(body), open_inference.read, body, length)
         outputs = await model.infer(asked.inputs)
-        return open_inference.write(asked, outputs, model.name, model.version)
+        size = sum(array.nbytes for array in outputs.values())
+        return await run_aside(
+            size, open_inference.write, asked, outputs, model.name, model.version
+        )
 
     async def _predict(self, model: HostedModel, request: Request) -> Answer:
-        found = await model.predict(instances.read(request.body))
-        return Answer(instances.write(found))
+        size = len(request.body)
+        given = await run_aside(size, instances.read, request.body)
+        found = await model.predict(given, size)
+        return Answer(await run_aside(size, instances.write, found))
 
     async def _explain(self, model: HostedModel) -> Answer:
         raise RequestRefused(501, f"The model {model.name} has no explainer.")

@@ -9,7 +9,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
+
+_Result = TypeVar("_Result")
+
+_LARGE = 2**20  # bytes
 
 
 class CodeExitError(Exception):
@@ -26,6 +30,16 @@ def as_exception(error: BaseException) -> Exception:
     if isinstance(error, Exception) and not is_special:
         return error
     return CodeExitError(traceback.format_exception_only(error)[-1].strip())
+
+
+async def run_aside(size: int, call: Callable[..., _Result], *given: Any) -> _Result:
+    """What ``call`` returns for what it is ``given``, of so many bytes.
+
+    Beyond a MiB it runs in a thread, because the server would not be live meanwhile.
+    """
+    if size <= _LARGE:
+        return call(*given)
+    return await asyncio.to_thread(call, *given)
 
 
 class CallThread:

@@ -17,7 +17,7 @@ from modelyard_runtime.models.base import INPUT, Model, ModelError, ModelOutputE
 from modelyard_runtime.models.loading import load
 from modelyard_runtime.server import instances
 from modelyard_runtime.server.batching import Batcher, BatchLimits
-from modelyard_runtime.server.call_thread import CallThread, CodeExitError
+from modelyard_runtime.server.call_thread import CallThread, CodeExitError, run_aside
 from modelyard_runtime.server.refusals import RequestRefused, bad
 from modelyard_runtime.server.tensors import NUMBERS, TensorSpec, as_output, datatype
 
@@ -110,23 +110,29 @@ class HostedModel:
         assert self._batcher is not None
         return await self._asked(self._columns(inputs))
 
-    async def predict(self, found: Sequence[Any]) -> list[Any]:
+    async def predict(self, found: Sequence[Any], size: int = 0) -> list[Any]:
         """The predictions for instances, in their order.
+
+        Args:
+            found: The instances.
+            size: Bytes of their JSON: what is large is read in a thread.
 
         Raises:
             RequestRefused: As :meth:`infer`.
         """
         self.check_ready()
-        parts = [found[part.start : part.stop] for part in records.alike(found)]
+        parts = await run_aside(size, lambda: list(records.alike(found)))
         predictions: list[Any] = []
         for at in range(0, len(parts), _PARTS_AT_ONCE):
-            predictions += await self._answered(parts[at : at + _PARTS_AT_ONCE])
+            some = [found[part.start : part.stop] for part in parts[at : at + _PARTS_AT_ONCE]]
+            predictions += await self._answered(some, size)
         return predictions
 
-    async def _answered(self, parts: Sequence[Sequence[Any]]) -> list[Any]:
+    async def _answered(self, parts: Sequence[Sequence[Any]], size: int) -> list[Any]:
         """The predictions for instances of several forms."""
+        columns = await run_aside(size, lambda: [records.columns(part) for part in parts])
         outputs = await asyncio.gather(
-            *(self._asked(records.columns(part)) for part in parts), return_exceptions=True
+            *(self._asked(one) for one in columns), return_exceptions=True
         )
         predictions: list[Any] = []
         for part, one in zip(parts, outputs, strict=True):
@@ -134,7 +140,7 @@ class HostedModel:
                 raise one
             if any(array.shape[:1] != (len(part),) for array in one.values()):
                 raise RequestRefused(500, "The model did not answer each instance.")
-            predictions += instances.predictions(one)
+            predictions += await run_aside(size, instances.predictions, one)
         return predictions
 
     async def _asked(self, columns: Columns) -> Columns:

@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import struct
+import threading
 import zlib
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from modelyard_runtime.frames import objects
 from modelyard_runtime.models.base import Model, ModelOutputError
-from modelyard_runtime.server import open_inference, tensors
+from modelyard_runtime.server import instances, open_inference, tensors
 from modelyard_runtime.server.refusals import RequestRefused
 from modelyard_runtime.server.request_bodies import RequestLimits
 
@@ -272,6 +273,33 @@ async def test_a_request_does_not_fill_the_queue_with_its_own_instances(opened: 
     response = await client.post("/v1/models/lengths:predict", json={"instances": given})
 
     assert response.json() == {"predictions": [len(one) for one in given]}
+
+
+async def test_what_is_large_is_read_and_written_in_a_thread(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    for module, name in ((open_inference, "read"), (open_inference, "write"),
+                         (instances, "read"), (instances, "write")):  # fmt: skip
+        original = getattr(module, name)
+
+        def noted(*given: Any, original: Any = original) -> Any:
+            threads.append(threading.current_thread().name)
+            return original(*given)
+
+        monkeypatch.setattr(module, name, noted)
+    client = await opened(served.hosted("echo", dict))
+    for count in (1, 300_000):
+        given = tensor(shape=[count], data=[12345678] * count, datatype="INT64")
+        infer_ = await client.post("/v2/models/echo/infer", json={"inputs": [given]})
+        predict = await client.post(
+            "/v1/models/echo:predict", json={"instances": [1.2345678] * count}
+        )
+        assert infer_.json()["outputs"][0]["data"] == [12345678] * count
+        assert len(predict.json()["predictions"]) == count
+
+    main = threading.main_thread().name
+    assert [name == main for name in threads] == [True] * 4 + [False] * 4
 
 
 async def test_an_instance_without_fields_is_refused(opened: Open) -> None:
