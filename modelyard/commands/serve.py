@@ -93,14 +93,14 @@ def serve(
         stop = held.enter_context(_stopped_by_signals())
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-serve-")))
         found = _served(entry_script, model_dir, model, name, folder, stop)
+        options = [*options, "--metrics-dir", str(folder / "metrics")]
         spec = _worker(held.enter_context(found), options, token, workers)
         watched = entry_script.resolve().parent if entry_script else model_dir or folder
         watch = source_watch.SourceWatch([watched]) if reload else None
         pool = worker_pool.WorkerPool(
             spec, listeners, folder, output.notice, lambda: _announce(urls, as_json=json), watch
         )
-        code = pool.run(stop)
-    raise typer.Exit(code)
+        raise typer.Exit(pool.run(stop))
 
 
 @contextlib.contextmanager

@@ -130,10 +130,17 @@ def test_a_scoring_script_is_served_to_who_has_the_token(run: Run, files: Path) 
     refused = httpx.post(f"{url}/score", content=b"{}")
     headers = {"authorization": f"Bearer {_TOKEN}"}
     answer = httpx.post(f"{url}/score", content=b"{}", headers=headers)
+    for _ in range(19):  # each connects anew, to any of the workers
+        httpx.post(f"{url}/score", content=b"{}", headers=headers)
+    metrics = [httpx.get(f"{url}/metrics", headers=headers).text for _ in range(2)]
     process.terminate()
 
     assert refused.status_code == 401
     assert answer.json() == {"message": "Hello, World!", "model": "weights", "token": None}
+    label = 'protocol="azureml",method="score",model="score.py",code="200"'
+    for text in metrics:
+        assert f"modelyard_requests_total{{{label}}} 20.0\n" in text
+        assert 'modelyard_model_ready{model="score.py",version="1"} 2.0\n' in text
     assert process.wait(60) == 0
     assert _TOKEN not in (files / "log").read_text()
 

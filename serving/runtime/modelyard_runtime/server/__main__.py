@@ -18,10 +18,12 @@ from modelyard_runtime.server.application import Application
 from modelyard_runtime.server.batching import BatchLimits
 from modelyard_runtime.server.hosted_model import HostedModel
 from modelyard_runtime.server.http_connection import HEAD_SECONDS
+from modelyard_runtime.server.observation import ObservedApplication, RequestObserver
 from modelyard_runtime.server.request_bodies import RequestLimits
 from modelyard_runtime.server.scoring_application import ScoringApplication, ScoringSettings
 from modelyard_runtime.server.scoring_script import ScoringScript
 from modelyard_runtime.server.served_models import ServedModels
+from modelyard_runtime.server.server_metrics import ServerMetrics
 from modelyard_runtime.server.serving import Draining, Loadable
 
 if TYPE_CHECKING:
@@ -39,16 +41,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "protocol has no gRPC."
         )
     token = _token(given)
+    metrics = ServerMetrics(given.metrics_dir)
+    observer = RequestObserver([metrics])
     grpc_server = None
     application: Draining
     models: Iterable[Loadable]
     if given.entry_script:
-        application, models = _scoring(given, token)
+        application, models = _scoring(given, token, metrics)
     else:
-        models = _served_models(given)
-        application = Application(models, given.prefix, _request_limits(given))
+        models = _served_models(given, metrics)
+        application = Application(models, given.prefix, _request_limits(given), metrics)
         application = _admitting(given, application, token, (), "error")
-        grpc_server = _grpc_server(given, models, token)
+        grpc_server = _grpc_server(given, models, token, observer)
+    application = ObservedApplication(application, observer)
     opened = (
         serving.listen(given.host, given.port)
         if given.fd is None
@@ -61,18 +66,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(asyncio.run(served))
 
 
-def _served_models(given: argparse.Namespace) -> ServedModels:
+def _served_models(given: argparse.Namespace, metrics: ServerMetrics) -> ServedModels:
     limits = BatchLimits(given.batch_rows, given.queue, given.timeout)
     parameters = _pairs(given.parameter)
     return ServedModels(
         [
-            HostedModel.of_folder(name, given.version, Path(folder), parameters, limits)
+            HostedModel.of_folder(
+                name, given.version, Path(folder), parameters, limits,
+                metrics.of_model(name, given.version),
+            )
             for name, folder in _models(given).items()
         ]
-    )
+    )  # fmt: skip
 
 
-def _grpc_server(given: argparse.Namespace, models: ServedModels, token: str) -> GrpcServer | None:
+def _grpc_server(
+    given: argparse.Namespace, models: ServedModels, token: str, observer: RequestObserver
+) -> GrpcServer | None:
     if given.grpc_port is None:
         return None
     try:
@@ -84,10 +94,14 @@ def _grpc_server(given: argparse.Namespace, models: ServedModels, token: str) ->
         )
     most = _request_limits(given).body_bytes
     is_shared = given.ready_file is not None
-    return GrpcServer(models, given.host, given.grpc_port, most, token, is_shared=is_shared)
+    return GrpcServer(
+        models, given.host, given.grpc_port, most, token, observer, is_shared=is_shared
+    )
 
 
-def _scoring(given: argparse.Namespace, token: str) -> tuple[Draining, Iterable[Loadable]]:
+def _scoring(
+    given: argparse.Namespace, token: str, metrics: ServerMetrics
+) -> tuple[Draining, Iterable[Loadable]]:
     """A scoring script, as Azure ML's server has it."""
     try:
         settings = ScoringSettings.from_environment()
@@ -95,8 +109,9 @@ def _scoring(given: argparse.Namespace, token: str) -> tuple[Draining, Iterable[
         sys.exit(f"modelyard_runtime.server: {error}")
     if given.model_dir is not None:
         os.environ["AZUREML_MODEL_DIR"] = str(given.model_dir.resolve())
-    script = ScoringScript(given.entry_script, settings.seconds)
-    application = ScoringApplication(script, settings, _request_limits(given))
+    observer = metrics.of_model(given.entry_script.name, given.version)
+    script = ScoringScript(given.entry_script, settings.seconds, observer)
+    application = ScoringApplication(script, settings, _request_limits(given), metrics)
     return _admitting(given, application, token, settings.origins, "message"), [script]
 
 
@@ -149,6 +164,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--ready-file", type=Path,
         help="A file that is made when all is loaded; nothing is accepted before, and the port "
         "of gRPC is shared with other processes.")  # fmt: skip
+    add("--metrics-dir", type=Path,
+        help="A folder that processes of one server share, so that each shows the metrics of all.",
+        )  # fmt: skip
     add("--prefix", default="", help="A path below which everything is served as well.")
     add("--batch-rows", type=int, default=BatchLimits.rows,
         help="Most rows that are predicted together.")  # fmt: skip

@@ -15,13 +15,14 @@ from urllib.parse import unquote
 
 import orjson
 
-from modelyard_runtime.server import instances, open_inference, openapi
+from modelyard_runtime.server import instances, observation, open_inference, openapi
 from modelyard_runtime.server.call_thread import run_aside
 from modelyard_runtime.server.hosted_model import HostedModel
 from modelyard_runtime.server.open_inference import Answer
 from modelyard_runtime.server.refusals import RequestRefused
 from modelyard_runtime.server.request_bodies import Receive, RequestLimits, read_body
 from modelyard_runtime.server.served_models import ServedModels
+from modelyard_runtime.server.server_metrics import ServerMetrics
 
 Scope = Mapping[str, Any]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -46,24 +47,43 @@ class Request:
 Handler = Callable[[Request], Awaitable[Answer]]
 
 
+@dataclass(frozen=True)
+class _Route:
+    """Where a request goes.
+
+    Attributes:
+        protocol: The protocol that it is of, in metrics and logs.
+        method: What that calls it.
+        handler: What answers it.
+        verbs: HTTP methods that are answered.
+    """
+
+    protocol: str
+    method: str
+    handler: Handler
+    verbs: Sequence[str] = _READS
+
+
 class Application:
     """Answers requests for some models; an ASGI application."""
 
     def __init__(
         self, models: ServedModels, prefix: str = "",
-        limits: RequestLimits | None = None,
+        limits: RequestLimits | None = None, metrics: ServerMetrics | None = None,
     ) -> None:  # fmt: skip
-        """Serve ``models``, also below ``/prefix``."""
+        """Serve ``models``, also below ``/prefix``, and the ``metrics`` of the server."""
         self._models = models
         self._prefix = [unquote(part) for part in prefix.split("/") if part]
         self._limits = limits or RequestLimits()
-        self._routes: Mapping[Sequence[str], Handler] = {
-            ("",): self._server,
-            ("v2",): self._server,
-            ("v2", "health", "live"): self._live,
-            ("v2", "health", "ready"): self._ready,
-            ("v1", "models"): self._names,
-            ("openapi.json",): self._openapi,
+        self._server_metrics = metrics or ServerMetrics()
+        self._routes: Mapping[Sequence[str], _Route] = {
+            ("",): _Route("http", "server_metadata", self._server),
+            ("metrics",): _Route("http", "metrics", self._metrics),
+            ("v2",): _Route("v2", "server_metadata", self._server),
+            ("v2", "health", "live"): _Route("v2", "server_live", self._live),
+            ("v2", "health", "ready"): _Route("v2", "server_ready", self._ready),
+            ("v1", "models"): _Route("v1", "models", self._names),
+            ("openapi.json",): _Route("http", "openapi", self._openapi),
         }
 
     @property
@@ -99,16 +119,17 @@ class Application:
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         path = self._path(scope)
-        methods, handler = self._route(path)
-        if scope["method"] not in methods:
-            allowed = ", ".join(methods)
+        route = self._route(path)
+        observation.is_routed(route.protocol, route.method)
+        if scope["method"] not in route.verbs:
+            allowed = ", ".join(route.verbs)
             raise RequestRefused(
                 405, f"{scope['method']} is not answered here, but {allowed}.", {"allow": allowed}
             )
         headers = {name.decode("latin-1"): value.decode("latin-1")
                    for name, value in scope["headers"]}  # fmt: skip
-        body = b"" if methods is _READS else await read_body(headers, receive, self._limits)
-        return await handler(Request(headers, body))
+        body = b"" if route.verbs is _READS else await read_body(headers, receive, self._limits)
+        return await route.handler(Request(headers, body))
 
     def _path(self, scope: Scope) -> list[str]:
         """The parts of the path, without the prefix."""
@@ -119,9 +140,9 @@ class Application:
             parts = parts[len(self._prefix) :] or [""]
         return parts
 
-    def _route(self, path: Sequence[str]) -> tuple[Sequence[str], Handler]:
+    def _route(self, path: Sequence[str]) -> _Route:
         if found := self._routes.get(tuple(path)):
-            return _READS, found
+            return found
         match path:
             case ["v2", "models", name, *rest]:
                 return self._model_route(name, rest)
@@ -129,21 +150,23 @@ class Application:
                 return self._instances_route(rest)
         raise RequestRefused(404, f"There is nothing at /{'/'.join(path)}.")
 
-    def _model_route(self, name: str, rest: Sequence[str]) -> tuple[Sequence[str], Handler]:
+    def _model_route(self, name: str, rest: Sequence[str]) -> _Route:
         version = None
         if rest[:1] == ["versions"] and len(rest) > 1:
             version, rest = rest[1], rest[2:]
         model = self._models.find(name, version)
         match rest:
             case []:
-                return _READS, lambda _: self._metadata(model)
+                return _Route("v2", "model_metadata", lambda _: self._metadata(model))
             case ["ready"]:
-                return _READS, lambda _: self._model_ready(model)
+                return _Route("v2", "model_ready", lambda _: self._model_ready(model))
             case ["infer"]:
-                return _ASKS, lambda request: self._infer(model, request)
+                return _Route(
+                    "v2", "model_infer", lambda request: self._infer(model, request), _ASKS
+                )
         raise RequestRefused(404, f"There is nothing at /v2/models/{name}/{'/'.join(rest)}.")
 
-    def _instances_route(self, rest: Sequence[str]) -> tuple[Sequence[str], Handler]:
+    def _instances_route(self, rest: Sequence[str]) -> _Route:
         """Routes of version 1: ``NAME``, and ``NAME:predict`` or ``NAME/predict``."""
         verb = ""
         if len(rest) == 2 and rest[1] in _VERBS:
@@ -156,10 +179,13 @@ class Application:
             raise RequestRefused(404, f"There is nothing at /v1/models/{'/'.join(rest)}.")
         model = self._models.find(rest[0])
         if not verb:
-            return _READS, lambda _: self._model_ready(model)
+            return _Route("v1", "model_ready", lambda _: self._model_ready(model))
         if verb == "explain":
-            return _ASKS, lambda _: self._explain(model)
-        return _ASKS, lambda request: self._predict(model, request)
+            return _Route("v1", "explain", lambda _: self._explain(model), _ASKS)
+        return _Route("v1", "predict", lambda request: self._predict(model, request), _ASKS)
+
+    async def _metrics(self, request: Request) -> Answer:
+        return Answer(*self._server_metrics.expose(request.headers.get("accept", "")))
 
     async def _server(self, _: Request) -> Answer:
         return Answer(_json(open_inference.server_metadata()))

@@ -18,6 +18,7 @@ import numpy as np
 
 from modelyard_runtime.frames import Columns
 from modelyard_runtime.server.call_thread import CallThread, as_exception
+from modelyard_runtime.server.observation import ModelObserver
 from modelyard_runtime.server.refusals import RequestRefused
 
 Predict = Callable[[Columns], Columns]
@@ -56,6 +57,7 @@ class _Waiting:
         rows: Its rows.
         values: How many values its arrays have; None where they may be texts of any length.
         outputs: Gets the outputs.
+        arrived: When it came, by the clock of ``time.perf_counter``.
     """
 
     inputs: Columns
@@ -63,24 +65,28 @@ class _Waiting:
     rows: int
     values: int | None
     outputs: asyncio.Future[Columns]
+    arrived: float
 
 
 class Batcher:
     """Predicts requests of one model, one batch after another. For one event loop."""
 
     def __init__(
-        self, predict: Predict, limits: BatchLimits, *, joins: bool = True, steady: bool = True
-    ) -> None:
+        self, predict: Predict, limits: BatchLimits, observer: ModelObserver | None = None,
+        *, joins: bool = True, steady: bool = True,
+    ) -> None:  # fmt: skip
         """Predict with ``predict``.
 
         Args:
             predict: The model.
             limits: Its limits.
+            observer: Is told of batches; None for nobody.
             joins: Whether its outputs are row by row.
             steady: Whether its time depends on the size of the arrays alone. What user code does,
                 nobody knows: it is never run on the event loop.
         """
         self._predict = predict
+        self._observer = observer or ModelObserver()
         self._limits = limits
         self._joins = joins
         self._is_steady = steady
@@ -116,20 +122,25 @@ class Batcher:
             Exception: What the model raises.
         """
         if len(self._waiting) >= self._limits.waiting:
+            self._observer.on_refused()
             raise RequestRefused(429, _OVERLOADED, {"retry-after": "1"})
         loop = asyncio.get_running_loop()
         form, rows = self._form(inputs)
         has_objects = any(array.dtype == object for array in inputs.values())
         values = None if has_objects else sum(array.size for array in inputs.values())
-        one = _Waiting(inputs, form, rows, values, loop.create_future())
+        arrived = time.perf_counter()
+        one = _Waiting(inputs, form, rows, values, loop.create_future(), arrived)
         self._waiting.append(one)
-        if not self._is_busy:
+        if self._is_busy:
+            self._observer.on_waiting(len(self._waiting))
+        else:
             self._is_busy = True
             loop.call_soon(self._next, loop)
         try:
             async with asyncio.timeout(self._limits.seconds):
                 return await one.outputs
         except TimeoutError:
+            self._observer.on_overdue()
             raise RequestRefused(
                 504, f"The model did not answer within {self._limits.seconds:g} s."
             ) from None
@@ -185,6 +196,7 @@ class Batcher:
                 break
             batch.append(self._waiting.popleft())
             rows += first.rows
+        self._observer.on_waiting(len(self._waiting))
         return batch
 
     def _work(
@@ -192,6 +204,7 @@ class Batcher:
     ) -> None:
         """Predict a batch, and hand its outputs over to the event loop."""
         began = self._began = time.perf_counter()
+        self._observer.on_batch([began - one.arrived for one in batch])
         found = self._joint(batch) if len(batch) > 1 else None
         if found is None:
             found = [self._alone(one) for one in batch]

@@ -21,6 +21,7 @@ from modelyard_runtime.server import grpc_tensors, open_inference
 from modelyard_runtime.server.admission import UNAUTHORIZED, carries
 from modelyard_runtime.server.grpc_messages import SERVICE, message
 from modelyard_runtime.server.hosted_model import HostedModel
+from modelyard_runtime.server.observation import RequestObserver
 from modelyard_runtime.server.refusals import RequestRefused, bad
 from modelyard_runtime.server.served_models import ServedModels
 
@@ -52,8 +53,8 @@ class GrpcServer:
     """Answers gRPC requests for some models."""
 
     def __init__(
-        self, models: ServedModels, host: str, port: int, message_bytes: int, token: str = "", *,
-        is_shared: bool = False,
+        self, models: ServedModels, host: str, port: int, message_bytes: int, token: str = "",
+        observer: RequestObserver | None = None, *, is_shared: bool = False,
     ) -> None:  # fmt: skip
         """Serve ``models``.
 
@@ -64,6 +65,7 @@ class GrpcServer:
             message_bytes: Longest request.
             token: What the metadatum ``authorization`` has to carry, but for probes; "" if
                 nothing. Pages in a browser cannot ask it, so there is no more to check.
+            observer: Is told of requests; None for nobody.
             is_shared: Whether other servers may listen on the port, among which the kernel
                 divides the connections. If not, a port that is in use is refused.
         """
@@ -71,6 +73,7 @@ class GrpcServer:
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._message_bytes = message_bytes
         self._token = token.encode()
+        self._observer = observer or RequestObserver()
         self._is_shared = is_shared
         self._server: grpc.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -101,9 +104,7 @@ class GrpcServer:
             "ModelInfer": self._model_infer,
         }
         handlers = {
-            name: grpc.unary_unary_rpc_method_handler(
-                self._answering(message(f"{name}Request"), method, is_probe=name in _PROBES)
-            )
+            name: grpc.unary_unary_rpc_method_handler(self._answering(name, method))
             for name, method in methods.items()
         }
         self._server.add_registered_method_handlers(SERVICE, handlers)
@@ -153,13 +154,18 @@ class GrpcServer:
         return self._models.find(request.name, request.version or None)
 
     def _answering(
-        self, request: Any, method: Method, *, is_probe: bool
+        self, name: str, method: Method
     ) -> Callable[[bytes, grpc.ServicerContext], Any]:
         """A handler of bytes: it answers whatever comes, also what is no message."""
+        request = message(f"{name}Request")
+        observed = "".join(f"_{one.lower()}" if one.isupper() else one for one in name)[1:]
 
         def answer(body: bytes, context: grpc.ServicerContext) -> Any:
+            assert self._loop is not None
+            record = self._observer.begin("grpc", observed)
+            code, words = grpc.StatusCode.OK, ""
             try:
-                if self._token and not is_probe:
+                if self._token and name not in _PROBES:
                     self._check_token(context)
                 return method(_parsed(request, body), context).SerializeToString()
             except CancelledError:
@@ -169,6 +175,9 @@ class GrpcServer:
             except Exception:  # noqa: BLE001 (the edge of the server)
                 print(traceback.format_exc(), file=sys.stderr, end="", flush=True)
                 code, words = grpc.StatusCode.INTERNAL, "The server failed; see its log."
+            finally:
+                record.code = code.name
+                self._observer.end_in_thread(record, self._loop)
             return context.abort(code, _cut(words))
 
         return answer

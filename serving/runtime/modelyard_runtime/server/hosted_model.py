@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from modelyard_runtime.models.loading import load
 from modelyard_runtime.server import instances
 from modelyard_runtime.server.batching import Batcher, BatchLimits
 from modelyard_runtime.server.call_thread import CallThread, CodeExitError, run_aside
+from modelyard_runtime.server.observation import ModelObserver
 from modelyard_runtime.server.refusals import RequestRefused, bad
 from modelyard_runtime.server.tensors import NUMBERS, TensorSpec, as_output, datatype
 
@@ -30,14 +32,16 @@ class HostedModel:
     """A model under its name, from the beginning of its loading to the end of the server."""
 
     def __init__(
-        self, name: str, version: str, loader: Callable[[], Model], limits: BatchLimits
-    ) -> None:
-        """Serve what ``loader`` returns as ``name``."""
+        self, name: str, version: str, loader: Callable[[], Model], limits: BatchLimits,
+        observer: ModelObserver | None = None,
+    ) -> None:  # fmt: skip
+        """Serve what ``loader`` returns as ``name``; ``observer`` is told of it."""
         self.name = name
         self.label = f"The model {name}"
         self.version = version
         self._loader = loader
         self._limits = limits
+        self._observer = observer or ModelObserver()
         self._model: Model | None = None
         self._batcher: Batcher | None = None
         self._failure = ""
@@ -46,13 +50,14 @@ class HostedModel:
     @classmethod
     def of_folder(
         cls, name: str, version: str, folder: Path, parameters: Mapping[str, str],
-        limits: BatchLimits,
+        limits: BatchLimits, observer: ModelObserver | None = None,
     ) -> HostedModel:  # fmt: skip
         """The model in a folder; see :func:`modelyard_runtime.models.loading.load`."""
-        return cls(name, version, lambda: load(folder, parameters), limits)
+        return cls(name, version, lambda: load(folder, parameters), limits, observer)
 
     async def load(self) -> None:
         """Load the model; the error is told, and kept as the reason why it is not ready."""
+        began = time.perf_counter()
         thread = CallThread("load")
         loading = thread.submit(self._load)
         thread.end()
@@ -61,8 +66,11 @@ class HostedModel:
         except Exception as error:
             self._failure = _told(error)
             raise
-        self._batcher = Batcher(self._infer, self._limits, steady=not loaded.is_users_code)
+        self._batcher = Batcher(
+            self._infer, self._limits, self._observer, steady=not loaded.is_users_code
+        )
         self._model = loaded
+        self._observer.on_loaded(time.perf_counter() - began)
 
     def close(self) -> None:
         """Stop predicting."""
@@ -166,10 +174,13 @@ class HostedModel:
 
     def _infer(self, columns: Columns) -> Columns:
         assert self._model is not None
+        began = time.perf_counter()
         outputs = self._model.infer(columns)
         odd = [name for name, one in outputs.items() if not isinstance(one, np.ndarray)]
         if odd:
             raise ModelOutputError(f"The model returned no array as {odd[0]}.")
+        rows = len(found) if np.ndim(found := next(iter(columns.values()), ())) else 1
+        self._observer.on_predicted(rows, time.perf_counter() - began, outputs)
         return outputs
 
     def _columns(self, inputs: Columns) -> Columns:

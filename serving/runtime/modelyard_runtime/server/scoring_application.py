@@ -1,7 +1,8 @@
 """A scoring script behind HTTP: the ASGI application of Azure ML's inference server.
 
 ``GET`` and ``POST /score`` run the script, ``GET /`` says that it is healthy, and
-``GET /swagger.json`` describes it. Every error is ``{"message": "..."}``.
+``GET /swagger.json`` describes it. ``GET /metrics`` has the metrics. Every error is
+``{"message": "..."}``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from modelyard_runtime import __version__
-from modelyard_runtime.server import azureml_modules, swagger
+from modelyard_runtime.server import azureml_modules, observation, swagger
 from modelyard_runtime.server.refusals import RequestRefused, shown
 from modelyard_runtime.server.request_bodies import Receive, RequestLimits, read_body
 from modelyard_runtime.server.scoring_script import (
@@ -27,13 +28,15 @@ from modelyard_runtime.server.scoring_script import (
     ScoringScript,
     ScriptError,
 )
+from modelyard_runtime.server.server_metrics import ServerMetrics
 from modelyard_runtime.server.swagger import ServiceInfo
 
 _LONGEST_ID = 100
 _ID, _LEGACY_ID, _CLIENT_ID = "x-request-id", "x-ms-request-id", "x-ms-client-request-id"
 _FAILED = "x-ms-run-function-failed"
 _ALLOWED = {"": "GET, HEAD, OPTIONS", "score": "GET, POST, OPTIONS",
-            "swagger.json": "GET, HEAD, OPTIONS"}  # fmt: skip
+            "swagger.json": "GET, HEAD, OPTIONS", "metrics": "GET, HEAD, OPTIONS"}  # fmt: skip
+_METHODS = {"": "server_live", "score": "score", "swagger.json": "swagger", "metrics": "metrics"}
 
 # The server's own, by the length of the body that it sends.
 _FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
@@ -100,17 +103,19 @@ class ScoringApplication:
 
     def __init__(
         self, script: ScoringScript, settings: ScoringSettings | None = None,
-        limits: RequestLimits | None = None,
+        limits: RequestLimits | None = None, metrics: ServerMetrics | None = None,
     ) -> None:  # fmt: skip
-        """Ask ``script``, which is loaded before or meanwhile."""
+        """Ask ``script``, which is loaded before or meanwhile, and serve ``metrics``."""
         self._script = script
         self._settings = settings or ScoringSettings()
         self._limits = limits or RequestLimits()
+        self._server_metrics = metrics or ServerMetrics()
         self.is_draining = False
         self._routes: Mapping[str, Callable[[ScoreRequest], Awaitable[_Response]]] = {
             "": self._health,
             "score": self._score,
             "swagger.json": self._swagger,
+            "metrics": self._metrics,
         }
 
     async def __call__(self, scope: Any, receive: Receive, send: Any) -> None:
@@ -159,6 +164,7 @@ class ScoringApplication:
         route = path.removeprefix(self._settings.service.prefix).removeprefix("/")
         if route not in self._routes:
             raise RequestRefused(404, f"There is nothing at {path}.")
+        observation.is_routed("azureml", _METHODS[route])
         method, allowed = scope["method"], _ALLOWED[route]
         is_raw = route == "score" and azureml_modules.is_raw_requested()
         if method == "OPTIONS" and not is_raw:
@@ -177,7 +183,12 @@ class ScoringApplication:
         self._script.check_ready()
         return _Response(200, b"Healthy", [("content-type", "text/html; charset=utf-8")])
 
+    async def _metrics(self, request: ScoreRequest) -> _Response:
+        body, kind = self._server_metrics.expose(request.headers.get("accept", ""))
+        return _Response(200, body, [("content-type", kind)])
+
     async def _score(self, request: ScoreRequest) -> _Response:
+        observation.is_of_model(self._script.name)
         result = await self._script.score(request)
         response = _response(result.value)
         response.headers.append(("x-ms-run-fn-exec-ms", f"{result.seconds * 1000:.3f}"))

@@ -25,6 +25,7 @@ from urllib.parse import parse_qsl, unquote
 
 from modelyard_runtime.server import azureml_modules
 from modelyard_runtime.server.call_thread import CallThread
+from modelyard_runtime.server.observation import ModelObserver
 from modelyard_runtime.server.refusals import RequestRefused, bad
 
 _MODULE = "entry_module"
@@ -77,7 +78,9 @@ class ScoreResult:
 class ScoringScript:
     """A scoring script. It answers one request at a time; for one event loop."""
 
-    def __init__(self, path: Path, seconds: float | None = None) -> None:
+    def __init__(
+        self, path: Path, seconds: float | None = None, observer: ModelObserver | None = None
+    ) -> None:  # fmt: skip
         """The script at ``path``, whose ``run()`` has ``seconds``; None without a deadline."""
         self.name = path.name
         self.label = f"The script {path.name}"
@@ -85,6 +88,7 @@ class ScoringScript:
         self.run: Callable[..., Any] | None = None
         self._path = path.resolve()
         self._seconds = seconds
+        self._observer = observer or ModelObserver()
         self._thread = CallThread("script")
         self._overdue: list[Future[Any]] = []
         self._turn = asyncio.Lock()
@@ -98,7 +102,9 @@ class ScoringScript:
         Raises:
             ScriptError: If that fails, or it has no such functions.
         """
+        began = time.perf_counter()
         await asyncio.wrap_future(self._thread.submit(self._load))
+        self._observer.on_loaded(time.perf_counter() - began)
 
     def close(self) -> None:
         """End the thread, once the script returns."""
@@ -126,10 +132,14 @@ class ScoringScript:
         if self._has_headers:
             arguments[_HEADERS] = dict(azureml_modules.Headers(request.headers.items()))
         if self._waiting >= _MOST_WAITING:
+            self._observer.on_refused()
             raise RequestRefused(429, _OVERLOADED, {"retry-after": "1"})
         self._waiting += 1
+        arrived = time.perf_counter()
         try:
             async with self._turn:
+                self._observer.on_batch([time.perf_counter() - arrived])
+                self._observer.on_waiting(self._waiting - 1)
                 return await self._call(arguments)
         finally:
             self._waiting -= 1
@@ -142,9 +152,12 @@ class ScoringScript:
         result: asyncio.Future[ScoreResult] = asyncio.wrap_future(call)
         await asyncio.wait({result}, timeout=self._seconds)
         if result.done():
-            return result.result()
+            found = result.result()
+            self._observer.on_predicted(1, found.seconds, {})
+            return found
         result.add_done_callback(lambda one: one.cancelled() or one.exception())
         # A thread cannot be ended while it is in C code: it is left alone, and another goes on.
+        self._observer.on_overdue()
         self._overdue.append(call)
         self._thread.interrupt()
         self._thread = CallThread("script")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from modelyard_runtime.server import observation
 from modelyard_runtime.server.hosted_model import HostedModel
 from modelyard_runtime.server.refusals import RequestRefused
 
@@ -38,6 +39,7 @@ class ServedModels:
         if name not in self._models:
             raise RequestRefused(404, f"There is no model {name}, but {', '.join(self._models)}.")
         model = self._models[name]
+        observation.is_of_model(name)
         if version not in {None, model.version}:
             raise RequestRefused(
                 404, f"The model {name} has no version {version}, but {model.version}."

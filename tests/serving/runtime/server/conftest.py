@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -15,6 +16,17 @@ from tests.serving.runtime.server import served
 
 Client = httpx.AsyncClient
 Open = Callable[..., Awaitable[Client]]
+
+
+@pytest.fixture(autouse=True)
+def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget what a script has imported."""
+    before = dict(sys.modules)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name in set(sys.modules) - set(before):
+        if name.split(".")[0].startswith(("azureml", "entry_module", "inference_schema")):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from modelyard_runtime.models.base import Model
 from modelyard_runtime.models.estimators import Estimator
 from modelyard_runtime.server.batching import BatchLimits
 from modelyard_runtime.server.hosted_model import HostedModel
+from modelyard_runtime.server.observation import ModelObserver
 
 SETOSA = [5.1, 3.5, 1.4, 0.2]
 VIRGINICA = [6.7, 3.0, 5.2, 2.3]
@@ -49,6 +50,9 @@ def slow(inputs: Columns) -> Columns:
     return inputs
 
 
-def hosted(name: str, model: Model | Callable[[Columns], Columns], **limits: Any) -> HostedModel:
+def hosted(
+    name: str, model: Model | Callable[[Columns], Columns],
+    observer: ModelObserver | None = None, **limits: Any,
+) -> HostedModel:  # fmt: skip
     made = model if isinstance(model, Model) else UsersCode(model)
-    return HostedModel(name, "1", lambda: made, BatchLimits(**limits))
+    return HostedModel(name, "1", lambda: made, BatchLimits(**limits), observer)

@@ -16,6 +16,7 @@ from modelyard_runtime.frames import objects
 from modelyard_runtime.server import tensors
 from modelyard_runtime.server.grpc_messages import SERVICE, message
 from modelyard_runtime.server.grpc_server import GrpcServer
+from modelyard_runtime.server.observation import RequestObserver, RequestRecord
 from modelyard_runtime.server.served_models import ServedModels
 
 from tests.serving.runtime.server import served
@@ -62,12 +63,15 @@ async def opened() -> AsyncIterator[Open]:
     channels: list[grpc.aio.Channel] = []
     models: list[Any] = []
 
-    async def make(*given: Any, late: tuple[Any, ...] = (), token: str = "") -> Client:
+    async def make(
+        *given: Any, late: tuple[Any, ...] = (), token: str = "",
+        observer: RequestObserver | None = None,
+    ) -> Client:  # fmt: skip
         for model in given:
             await model.load()
         models.extend(given)
         served_models = ServedModels([*given, *late])
-        servers.append(GrpcServer(served_models, "127.0.0.1", 0, MESSAGE_BYTES, token))
+        servers.append(GrpcServer(served_models, "127.0.0.1", 0, MESSAGE_BYTES, token, observer))
         channels.append(grpc.aio.insecure_channel(f"127.0.0.1:{await servers[-1].start()}"))
         return Client(channels[-1])
 
@@ -399,3 +403,38 @@ def test_the_messages_are_not_in_the_pool_of_the_process() -> None:
     found = InferRequest(parameters={"a": parameter(bool_param=False)})
     again = InferRequest.FromString(found.SerializeToString()).parameters["a"]
     assert again.WhichOneof("parameter_choice") == "bool_param"
+
+
+class _Ended:
+    """What requests were, by protocol, method, model and code."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str, str, str]] = []
+
+    def on_begin(self, record: RequestRecord) -> None:
+        pass
+
+    def on_end(self, record: RequestRecord) -> None:
+        self.found.append((record.protocol, record.method, record.model, record.code))
+
+
+async def test_requests_are_observed(opened: Open) -> None:
+    ended = _Ended()
+    client = await opened(
+        served.hosted("echo", served.slow), observer=RequestObserver([ended]), token=""
+    )
+    await client.infer(tensor("FP64", fp64_contents=[0.0]))
+    await client.infer(tensor("FP64", fp64_contents=[]))
+    await client.infer(model_name="nothing")
+    await client.ask("ModelReady", name="echo")
+    await client.send("ServerLive", b"")
+    await client.send("ModelMetadata", b"\xff")
+
+    assert ended.found == [
+        ("grpc", "model_infer", "echo", "OK"),
+        ("grpc", "model_infer", "echo", "INVALID_ARGUMENT"),
+        ("grpc", "model_infer", "", "NOT_FOUND"),
+        ("grpc", "model_ready", "echo", "OK"),
+        ("grpc", "server_live", "", "OK"),
+        ("grpc", "model_metadata", "", "INVALID_ARGUMENT"),
+    ]

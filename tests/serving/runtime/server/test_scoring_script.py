@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
@@ -51,17 +51,6 @@ def run(data):
 """
 Client = httpx.AsyncClient
 Serve = Callable[..., Awaitable[Client]]
-
-
-@pytest.fixture(autouse=True)
-def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forget what a script has imported."""
-    before = dict(sys.modules)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield
-    for name in set(sys.modules) - set(before):
-        if name.split(".")[0].startswith(("azureml", "entry_module", "inference_schema")):
-            del sys.modules[name]
 
 
 @pytest.fixture

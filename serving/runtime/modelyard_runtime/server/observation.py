@@ -1,0 +1,161 @@
+"""What is known of each request, and who is told of it.
+
+A record of the request is the context's while it is answered: what routes it and finds its model
+writes that there, and nothing of it is passed on from function to function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from modelyard_runtime.frames import Columns
+
+_CURRENT: ContextVar[RequestRecord | None] = ContextVar("request", default=None)
+_FAILED = "500"
+
+
+class RequestRecord:
+    """A request that is answered.
+
+    Attributes:
+        protocol: ``v1``, ``v2``, ``grpc`` or ``azureml``; ``http`` of what is in none.
+        method: What it asks for, as the protocol calls it; ``other`` of what there is not.
+        model: The model's name; "" if it asks for none, or for one that there is not.
+        code: What it is answered with: an HTTP status, or the name of gRPC's.
+        began: When it was there, by the clock of ``time.perf_counter``.
+        seconds: How long it took; 0 while it is answered.
+    """
+
+    __slots__ = ("began", "code", "method", "model", "protocol", "seconds")
+
+    def __init__(self, protocol: str, method: str = "other") -> None:
+        """Begin a request."""
+        self.protocol = protocol
+        self.method = method
+        self.model = ""
+        self.code = _FAILED
+        self.seconds = 0.0
+        self.began = time.perf_counter()
+
+
+class RequestSink(Protocol):
+    """Is told of requests."""
+
+    def on_begin(self, record: RequestRecord) -> None:
+        """A request is there; in any thread."""
+
+    def on_end(self, record: RequestRecord) -> None:
+        """It is answered; in the event loop's thread."""
+
+
+class ModelObserver:
+    """Is told what happens to a model's requests; this one ignores it.
+
+    Methods may be called in the thread that predicts, one batch after another.
+    """
+
+    def on_loaded(self, seconds: float) -> None:
+        """The model is loaded, which took ``seconds``."""
+
+    def on_waiting(self, requests: int) -> None:
+        """So many requests wait now."""
+
+    def on_refused(self) -> None:
+        """A request is refused, because too many wait."""
+
+    def on_overdue(self) -> None:
+        """A request is given up, because it took too long."""
+
+    def on_batch(self, waits: Sequence[float]) -> None:
+        """A batch of requests is predicted, which have waited so many seconds."""
+
+    def on_predicted(self, rows: int, seconds: float, outputs: Columns) -> None:
+        """The model has answered so many ``rows`` within ``seconds``."""
+
+
+class RequestObserver:
+    """Keeps the records of requests, and tells sinks of them."""
+
+    def __init__(self, sinks: Sequence[RequestSink] = ()) -> None:
+        """Tell ``sinks``."""
+        self._sinks = tuple(sinks)
+
+    def begin(self, protocol: str, method: str = "other") -> RequestRecord:
+        """The record of a request that is answered in this context from now on."""
+        record = RequestRecord(protocol, method)
+        _CURRENT.set(record)
+        for sink in self._sinks:
+            sink.on_begin(record)
+        return record
+
+    def end(self, record: RequestRecord) -> None:
+        """The request of a record is answered."""
+        record.seconds = time.perf_counter() - record.began
+        self._tell(record)
+
+    def end_in_thread(self, record: RequestRecord, loop: asyncio.AbstractEventLoop) -> None:
+        """The same in another thread than that of ``loop``, where sinks are told of it."""
+        record.seconds = time.perf_counter() - record.began
+        with contextlib.suppress(RuntimeError):  # the server has ended
+            loop.call_soon_threadsafe(self._tell, record)
+
+    def _tell(self, record: RequestRecord) -> None:
+        for sink in self._sinks:
+            sink.on_end(record)
+
+
+def current() -> RequestRecord | None:
+    """The record of the request that is answered in this context."""
+    return _CURRENT.get()
+
+
+def is_routed(protocol: str, method: str) -> None:
+    """Say what the current request asks for."""
+    if record := _CURRENT.get():
+        record.protocol, record.method = protocol, method
+
+
+def is_of_model(name: str) -> None:
+    """Say which of the server's models the current request is for."""
+    if record := _CURRENT.get():
+        record.model = name
+
+
+class ObservedApplication:
+    """An ASGI application whose requests are observed, those too that it refuses."""
+
+    def __init__(self, application: Any, observer: RequestObserver) -> None:
+        """Observe the requests of ``application``."""
+        self._application = application
+        self._observer = observer
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the server is ending."""
+        return bool(self._application.is_draining)
+
+    @is_draining.setter
+    def is_draining(self, value: bool) -> None:
+        self._application.is_draining = value
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._application(scope, receive, send)
+            return
+        record = self._observer.begin("http")
+
+        async def observed(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                record.code = str(message["status"])
+            await send(message)
+
+        try:
+            await self._application(scope, receive, observed)
+        finally:
+            self._observer.end(record)
