@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from modelyard_runtime import predictions
 from modelyard_runtime.frames import Array, Columns
-from modelyard_runtime.models.base import PREDICTION, PROBABILITIES
+from modelyard_runtime.models.base import PREDICTION
 
 from registry import metric_names
 
 _MOST_CLASSES = 1000
-_LONGEST_NAME = 200  # characters of a class
 _SAMPLE = 2000
 _MOST_SHARES = 50
 
@@ -41,32 +41,26 @@ class ResultStatistics:
         self._outputs = self._outputs or list(outputs)
         self._rows += len(next(iter(outputs.values())))
         self._seconds.add(np.array([seconds]))
-        shares = outputs.get(PROBABILITIES)
-        if shares is not None and shares.dtype.kind in "iuf" and shares.ndim == 2 and shares.size:
-            likeliest = shares.max(axis=1)
-            self._confidence += float(np.nansum(likeliest))
-            self._confident += len(likeliest)
+        confidences = predictions.confidences(outputs)
+        if confidences is not None:
+            self._confidence += float(np.nansum(confidences))
+            self._confident += len(confidences)
         if PREDICTION in outputs:
-            self._add_predictions(outputs[PREDICTION], is_class=PROBABILITIES in outputs)
+            self._add_predictions(outputs[PREDICTION], predictions.classes(outputs))
 
-    def _add_predictions(self, found: Array, *, is_class: bool) -> None:
+    def _add_predictions(self, found: Array, classes: list[str] | None) -> None:
         if found.dtype.kind == "f" and found.ndim > 0:
             missing = ~np.isfinite(found.reshape(len(found), -1)).all(axis=1)
             self._missing += int(np.count_nonzero(missing))
         elif found.dtype == object:
             self._missing += sum(map(_is_missing, found.tolist()))
-        if found.ndim != 1:
-            return
-        if found.dtype.kind in "iuf" and not is_class:
-            self._numbers.add(found[np.isfinite(found)])
-        elif found.dtype.kind == "b" or is_class:
-            values = found.tolist()
-            # As texts, where 1 and True, which are equal, may be among them.
-            counts = collections.Counter(map(str, values) if found.dtype == object else values)
-            for value, count in counts.items():
-                name = _class_name(value)
+        if classes is not None:
+            for value, count in collections.Counter(classes).items():
+                name = predictions.class_name(value)
                 if name in self._classes or len(self._classes) < _MOST_CLASSES:
                     self._classes[name] += count
+        elif found.ndim == 1 and found.dtype.kind in "iuf":
+            self._numbers.add(found[np.isfinite(found)])
 
     def summary(self) -> Mapping[str, Any]:
         """The statistics as plain data; see :func:`combined`."""
@@ -81,11 +75,6 @@ class ResultStatistics:
             "number_count": self._numbers.count,
             "seconds": self._seconds.values,
         }
-
-
-def _class_name(value: Any) -> str:
-    """A class in a text that every encoding has."""
-    return str(value).encode(errors="backslashreplace").decode()[:_LONGEST_NAME]
 
 
 def _is_missing(value: Any) -> bool:

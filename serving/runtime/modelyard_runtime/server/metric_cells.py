@@ -18,6 +18,7 @@ import itertools
 import mmap
 import os
 import struct
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -30,7 +31,7 @@ Values = Mapping[str, tuple[float, ...]]
 
 
 class CellFile:
-    """The cells of this process. Each has one writer at a time; nothing else is locked.
+    """The cells of this process. Each has one writer at a time, and needs no lock.
 
     Attributes:
         cells: All cells. A key's begin at the index that :meth:`reserve` returns.
@@ -56,6 +57,7 @@ class CellFile:
             os.ftruncate(self._descriptor, size)
         self._memory = mmap.mmap(self._descriptor, size)
         self.cells = memoryview(self._memory).cast("d")
+        self._lock = threading.Lock()
         self._spill = len(self.cells) - _SPILL
         self._used = max(_WORD, *_HEAD.unpack_from(self._memory))
         self._at = {key: at // _WORD for key, at, _ in _entries(self._memory, self._used)}
@@ -70,8 +72,10 @@ class CellFile:
 
         Keys that no longer fit share cells that are not read.
         """
-        if key in self._at:
-            return self._at[key]
+        with self._lock:
+            return self._at[key] if key in self._at else self._append(key, count)
+
+    def _append(self, key: str, count: int) -> int:
         encoded = key.encode()
         encoded += b" " * (-len(encoded) % _WORD)
         begin = self._used + _ENTRY.size + len(encoded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import sys
@@ -9,7 +10,9 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from modelyard_runtime import predictions
 from modelyard_runtime.frames import Columns
 from modelyard_runtime.server import metrics
 from modelyard_runtime.server.metric_cells import CellFile
@@ -29,7 +32,10 @@ _SECONDS = (
 _ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0)
 _COUNTER, _GAUGE, _HISTOGRAM = MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM
 _OF_MODEL = ("model", "version")
+_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _REFRESH_SECONDS = 1.0
+_MOST_CLASSES = 100
+OTHER_CLASSES = "__other__"
 
 REQUESTS = MetricFamily(
     "modelyard_requests", _COUNTER,
@@ -65,6 +71,20 @@ OVERDUE = MetricFamily(
     "modelyard_requests_overdue", _COUNTER,
     "Requests that were given up because they took too long.", _OF_MODEL,
 )  # fmt: skip
+PREDICTIONS = MetricFamily(
+    "modelyard_predictions", _COUNTER,
+    f"Rows that were predicted as a class; {OTHER_CLASSES} has those of what is beyond the first "
+    f"{_MOST_CLASSES} classes.",
+    (*_OF_MODEL, "class"),
+)  # fmt: skip
+CONFIDENCE = MetricFamily(
+    "modelyard_prediction_confidence", _HISTOGRAM,
+    "Probability of the class that a row was predicted as.", _OF_MODEL, _SHARES,
+)  # fmt: skip
+CLASS_CONFIDENCE = MetricFamily(
+    "modelyard_class_confidence", _HISTOGRAM,
+    "The same for each class: the sum, and the number of rows.", (*_OF_MODEL, "class"),
+)  # fmt: skip
 MODEL_READY = MetricFamily(
     "modelyard_model_ready", _GAUGE, "Processes in which the model is loaded.", _OF_MODEL
 )
@@ -85,8 +105,8 @@ START_SECONDS = MetricFamily(
 
 FAMILIES = (
     REQUESTS, REQUEST_SECONDS, IN_FLIGHT, QUEUE_SECONDS, PREDICT_SECONDS, BATCH_ROWS,
-    QUEUE_REQUESTS, REFUSED, OVERDUE, MODEL_READY, LOAD_SECONDS, CPU_SECONDS, MEMORY_BYTES,
-    START_SECONDS,
+    QUEUE_REQUESTS, REFUSED, OVERDUE, PREDICTIONS, CONFIDENCE, CLASS_CONFIDENCE, MODEL_READY,
+    LOAD_SECONDS, CPU_SECONDS, MEMORY_BYTES, START_SECONDS,
 )  # fmt: skip
 
 
@@ -163,6 +183,7 @@ class ModelMetrics(ModelObserver):
         self._overdue = written.counter(OVERDUE, *labels)
         self._ready = written.gauge(MODEL_READY, *labels)
         self._load_seconds = written.gauge(LOAD_SECONDS, *labels)
+        self._predictions = PredictionMetrics(written, name, version)
 
     def on_loaded(self, seconds: float) -> None:
         """The model is loaded, which took ``seconds``."""
@@ -190,6 +211,44 @@ class ModelMetrics(ModelObserver):
         """The model has answered so many ``rows`` within ``seconds``."""
         self._predict_seconds.observe(seconds)
         self._rows.observe(rows)
+        self._predictions.add(outputs)
+
+
+class PredictionMetrics:
+    """What a model predicts: how often each class, and with what confidence."""
+
+    def __init__(self, written: Metrics, name: str, version: str) -> None:
+        """Count the predictions of a model."""
+        self._metrics = written
+        self._labels = (name, version)
+        self._confidence = written.histogram(CONFIDENCE, *self._labels)
+        self._classes: dict[Any, tuple[CounterCell, HistogramCells]] = {}
+
+    def add(self, outputs: Columns) -> None:
+        """Count a batch's outputs, if they are classes."""
+        classes = predictions.classes(outputs)
+        if classes is None:
+            return
+        found = predictions.confidences(outputs)
+        confidences = [math.nan] * len(classes) if found is None else found.tolist()
+        for value, confidence in zip(classes, confidences, strict=False):
+            count, of_class = self._of_class(value)
+            count.add()
+            if not math.isnan(confidence):
+                self._confidence.observe(confidence)
+                of_class.observe(confidence)
+
+    def _of_class(self, value: Any) -> tuple[CounterCell, HistogramCells]:
+        if found := self._classes.get(value):
+            return found
+        if len(self._classes) >= _MOST_CLASSES and value != OTHER_CLASSES:
+            return self._of_class(OTHER_CLASSES)
+        labels = (*self._labels, predictions.class_name(value))
+        self._classes[value] = (
+            self._metrics.counter(PREDICTIONS, *labels),
+            self._metrics.histogram(CLASS_CONFIDENCE, *labels),
+        )
+        return self._classes[value]
 
 
 def _resident_bytes() -> int:

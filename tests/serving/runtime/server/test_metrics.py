@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
-from modelyard_runtime.frames import Columns
+from modelyard_runtime.frames import Columns, objects
 from modelyard_runtime.server.admission import Admission
 from modelyard_runtime.server.application import Application
 from modelyard_runtime.server.hosted_model import HostedModel
@@ -242,6 +243,50 @@ async def test_a_model_s_batches_queue_and_times_are_counted(iris: Any) -> None:
     assert found[_key("modelyard_predict_duration_seconds_count", **labels)] == batches
     assert found["process_cpu_seconds_total"] > 0.0
     assert found["process_resident_memory_bytes"] > 2**20
+
+
+@pytest.mark.anyio
+async def test_classes_and_confidences_are_counted(iris: Any) -> None:
+    server = _Server()
+    client = await server.open({"iris": iris, "odd": served.odd})
+    rows = [served.SETOSA, served.VIRGINICA, served.VIRGINICA]
+    await client.post("/v1/models/iris:predict", json={"instances": rows})
+    await client.post("/v1/models/odd:predict", json={"instances": [1, 2, 3]})
+    found = server.counted("modelyard_predictions_total")
+    labels = {"model": "iris", "version": "1"}
+
+    assert found == {
+        _key("modelyard_predictions_total", **labels, **{"class": "0"}): 1.0,
+        _key("modelyard_predictions_total", **labels, **{"class": "2"}): 2.0,
+    }
+    confidences = server.counted("modelyard_prediction_confidence_")
+    assert confidences[_key("modelyard_prediction_confidence_count", **labels)] == 3.0
+    assert confidences[_key("modelyard_prediction_confidence_bucket", **labels, le="0.5")] == 0.0
+    of_class = server.counted("modelyard_class_confidence_sum")
+    assert 2 < sum(of_class.values()) < 3
+    assert sum(of_class.values()) == pytest.approx(
+        confidences[_key("modelyard_prediction_confidence_sum", **labels)]
+    )
+
+
+def test_classes_beyond_the_first_hundred_are_counted_together() -> None:
+    metrics = ServerMetrics()
+    model = metrics.of_model("m", "1")
+    names = objects([f"class {number}" for number in range(150)])
+    shares = np.full((150, 2), 0.5)
+    shares[0] = np.nan
+    for _ in range(2):
+        model.on_predicted(150, 0.1, {"prediction": names, "probabilities": shares})
+    model.on_predicted(2, 0.1, {"prediction": np.array([True, False])})
+    found = _samples(metrics.expose("")[0].decode())
+    labels = {"model": "m", "version": "1"}
+
+    classes = [name for name in found if name.startswith("modelyard_predictions_total")]
+    assert len(classes) == 101
+    other = {**labels, "class": "__other__"}
+    assert found[_key("modelyard_predictions_total", **other)] == 102.0
+    assert found[_key("modelyard_class_confidence_sum", **other)] == 50.0
+    assert found[_key("modelyard_prediction_confidence_count", **labels)] == 298.0
 
 
 @pytest.mark.anyio
