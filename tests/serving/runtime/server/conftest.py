@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -19,14 +18,9 @@ Open = Callable[..., Awaitable[Client]]
 
 
 @pytest.fixture(autouse=True)
-def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forget what a script has imported."""
-    before = dict(sys.modules)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield
-    for name in set(sys.modules) - set(before):
-        if name.split(".")[0].startswith(("azureml", "entry_module", "inference_schema")):
-            del sys.modules[name]
+def modules() -> Iterator[None]:
+    with served.forgotten_scripts():
+        yield
 
 
 @pytest.fixture

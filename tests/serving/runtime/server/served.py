@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,17 @@ from modelyard_runtime.server.observation import ModelObserver
 
 SETOSA = [5.1, 3.5, 1.4, 0.2]
 VIRGINICA = [6.7, 3.0, 5.2, 2.3]
+
+
+@contextlib.contextmanager
+def forgotten_scripts() -> Iterator[None]:
+    """Forget what a scoring script has imported, and its folder."""
+    modules, path = set(sys.modules), list(sys.path)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if name.split(".")[0].startswith(("azureml", "entry_module", "inference_schema")):
+            del sys.modules[name]
 
 
 class UsersCode(Model):

@@ -234,9 +234,10 @@ def score(
         await made.load()
         return made
 
-    script = loop.run_until_complete(load())
-    yield asker(loop, ScoringApplication(script, limits=RequestLimits(BODY_BYTES)))
-    script.close()
+    with served.forgotten_scripts():
+        script = loop.run_until_complete(load())
+        yield asker(loop, ScoringApplication(script, limits=RequestLimits(BODY_BYTES)))
+        script.close()
 
 
 @fuzz
