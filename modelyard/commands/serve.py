@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from modelyard_runtime.server.access_log import AccessLogFormat
 
 from infra import home as homes
 from infra.connection import clean_environment
@@ -63,8 +64,7 @@ def serve(
         int | None,
         typer.Option(
             min=0, max=65535,
-            help=f"Port; if left out {_SCRIPT_PORT} for a script, {_MODEL_PORT} for a model. "
-            "0 for any that is free.",
+            help=f"Port; {_SCRIPT_PORT} for a script, {_MODEL_PORT} for a model; 0 for any free.",
         ),
     ] = None,
     grpc_port: Annotated[
@@ -80,20 +80,22 @@ def serve(
         Path | None,
         typer.Option(help=f"File with the token that requests carry; or set {_TOKEN}."),
     ] = None,
+    access_log: Annotated[
+        AccessLogFormat, typer.Option(help="Line for each request on standard error.")
+    ] = AccessLogFormat.TEXT,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Serve a model, or a scoring script of Azure ML, in the foreground until Ctrl-C."""
     _check(entry_script, model_dir, model, grpc_port)
     token = _token(token_file, host)
-    if port is None:
-        port = _SCRIPT_PORT if entry_script else _MODEL_PORT
-    listeners = worker_pool.listen(host, port, workers)
+    default = _SCRIPT_PORT if entry_script else _MODEL_PORT
+    listeners = worker_pool.listen(host, default if port is None else port, workers)
     with contextlib.ExitStack() as held:
         urls, options = held.enter_context(_listening(host, listeners, grpc_port))
         stop = held.enter_context(_stopped_by_signals())
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-serve-")))
         found = _served(entry_script, model_dir, model, name, folder, stop)
-        options = [*options, "--metrics-dir", str(folder / "metrics")]
+        options = [*options, "--access-log", access_log, "--metrics-dir", str(folder / "metrics")]
         spec = _worker(held.enter_context(found), options, token, workers)
         watched = entry_script.resolve().parent if entry_script else model_dir or folder
         watch = source_watch.SourceWatch([watched]) if reload else None

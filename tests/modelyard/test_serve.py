@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -127,7 +128,7 @@ def test_a_scoring_script_is_served_to_who_has_the_token(run: Run, files: Path) 
         "0", "--workers", "2", "--token-file", "token", "--json",
     )  # fmt: skip
     url = _url(process)
-    refused = httpx.post(f"{url}/score", content=b"{}")
+    refused = httpx.post(f"{url}/score?key=a-secret", content=b"{}")
     headers = {"authorization": f"Bearer {_TOKEN}"}
     answer = httpx.post(f"{url}/score", content=b"{}", headers=headers)
     for _ in range(19):  # each connects anew, to any of the workers
@@ -142,7 +143,11 @@ def test_a_scoring_script_is_served_to_who_has_the_token(run: Run, files: Path) 
         assert f"modelyard_requests_total{{{label}}} 20.0\n" in text
         assert 'modelyard_model_ready{model="score.py",version="1"} 2.0\n' in text
     assert process.wait(60) == 0
-    assert _TOKEN not in (files / "log").read_text()
+    log = (files / "log").read_text()
+    assert len(re.findall(r"^[-\d]{10}T\S+ INFO POST /score 200 [\d.]+ms \d+B ", log, re.M)) == 20
+    assert " WARNING POST /score 401 " in log
+    assert _TOKEN not in log
+    assert "a-secret" not in log
 
 
 @pytest.mark.integration

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -13,12 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelyard_runtime.server import serving
+from modelyard_runtime.server.access_log import AccessLog, AccessLogFormat
 from modelyard_runtime.server.admission import Admission
 from modelyard_runtime.server.application import Application
 from modelyard_runtime.server.batching import BatchLimits
 from modelyard_runtime.server.hosted_model import HostedModel
 from modelyard_runtime.server.http_connection import HEAD_SECONDS
-from modelyard_runtime.server.observation import ObservedApplication, RequestObserver
+from modelyard_runtime.server.observation import (
+    ObservedApplication,
+    RequestObserver,
+    RequestSink,
+)
 from modelyard_runtime.server.request_bodies import RequestLimits
 from modelyard_runtime.server.scoring_application import ScoringApplication, ScoringSettings
 from modelyard_runtime.server.scoring_script import ScoringScript
@@ -42,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     token = _token(given)
     metrics = ServerMetrics(given.metrics_dir)
-    observer = RequestObserver([metrics])
+    held = contextlib.ExitStack()
+    observer = RequestObserver(_sinks(given, metrics, held))
     grpc_server = None
     application: Draining
     models: Iterable[Loadable]
@@ -63,7 +70,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         application, models, opened, given.drain, given.ready_file, grpc_server,
         given.head_timeout,
     )  # fmt: skip
-    sys.exit(asyncio.run(served))
+    with held:
+        code = asyncio.run(served)
+    sys.exit(code)
+
+
+def _sinks(
+    given: argparse.Namespace, metrics: ServerMetrics, held: contextlib.ExitStack
+) -> list[RequestSink]:
+    """Who is told of requests; ``held`` writes at the end what is not written yet."""
+    sinks: list[RequestSink] = [metrics]
+    if given.access_log is not AccessLogFormat.OFF:
+        log = AccessLog(sys.stdout, given.access_log)
+        held.callback(log.flush)
+        sinks.append(log)
+    return sinks
 
 
 def _served_models(given: argparse.Namespace, metrics: ServerMetrics) -> ServedModels:
@@ -164,6 +185,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--ready-file", type=Path,
         help="A file that is made when all is loaded; nothing is accepted before, and the port "
         "of gRPC is shared with other processes.")  # fmt: skip
+    add("--access-log", type=AccessLogFormat, choices=list(AccessLogFormat),
+        default=AccessLogFormat.OFF,
+        help="Whether standard output gets a line for each request, and in which format.",
+        )  # fmt: skip
     add("--metrics-dir", type=Path,
         help="A folder that processes of one server share, so that each shows the metrics of all.",
         )  # fmt: skip

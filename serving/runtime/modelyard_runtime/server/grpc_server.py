@@ -162,12 +162,15 @@ class GrpcServer:
 
         def answer(body: bytes, context: grpc.ServicerContext) -> Any:
             assert self._loop is not None
-            record = self._observer.begin("grpc", observed)
+            scope = _scope(name, context) if self._observer.reads_scopes else {}
+            record = self._observer.begin("grpc", observed, scope)
             code, words = grpc.StatusCode.OK, ""
             try:
                 if self._token and name not in _PROBES:
                     self._check_token(context)
-                return method(_parsed(request, body), context).SerializeToString()
+                answered: bytes = method(_parsed(request, body), context).SerializeToString()
+                record.sent = len(answered)
+                return answered
             except CancelledError:
                 code, words = grpc.StatusCode.CANCELLED, "The client has cancelled the request."
             except RequestRefused as refusal:
@@ -176,6 +179,10 @@ class GrpcServer:
                 print(traceback.format_exc(), file=sys.stderr, end="", flush=True)
                 code, words = grpc.StatusCode.INTERNAL, "The server failed; see its log."
             finally:
+                if record.answer_headers:
+                    context.set_trailing_metadata(
+                        [(key.decode(), value.decode()) for key, value in record.answer_headers]
+                    )
                 record.code = code.name
                 self._observer.end_in_thread(record, self._loop)
             return context.abort(code, _cut(words))
@@ -187,6 +194,19 @@ class GrpcServer:
         given = [str(value) for name, value in metadata if name == "authorization"]
         if len(given) != 1 or not carries(given[0], self._token):
             raise RequestRefused(401, UNAUTHORIZED)
+
+
+def _scope(name: str, context: grpc.ServicerContext) -> Mapping[str, Any]:
+    """What ASGI would say of a request."""
+    metadata = context.invocation_metadata() or ()
+    headers = [
+        (key.encode(), value.encode("latin-1", "replace"))
+        for key, value in metadata
+        if isinstance(value, str)
+    ]
+    peer = context.peer().partition(":")[2].rpartition(":")[0]
+    return {"method": "POST", "path": f"/{SERVICE}/{name}", "headers": headers,
+            "client": (peer, 0)}  # fmt: skip
 
 
 def _is_ready(one: ServedModels | HostedModel) -> bool:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from modelyard_runtime.frames import Columns
+if TYPE_CHECKING:  # commands read options of the log, and numpy takes long to import
+    from modelyard_runtime.frames import Columns
 
 _CURRENT: ContextVar[RequestRecord | None] = ContextVar("request", default=None)
 _FAILED = "500"
@@ -29,12 +30,24 @@ class RequestRecord:
         code: What it is answered with: an HTTP status, or the name of gRPC's.
         began: When it was there, by the clock of ``time.perf_counter``.
         seconds: How long it took; 0 while it is answered.
+        scope: The request's ASGI scope, as far as it is known.
+        request_id: Its id; "" until one is given.
+        client_request_id: The id that its client gave it; "" without.
+        answer_headers: Headers for its answer, which count where the answer has not its own.
+        sent: Bytes of the answer's body.
     """
 
-    __slots__ = ("began", "code", "method", "model", "protocol", "seconds")
+    __slots__ = (
+        "answer_headers", "began", "client_request_id", "code", "method", "model", "protocol",
+        "request_id", "scope", "seconds", "sent",
+    )  # fmt: skip
 
-    def __init__(self, protocol: str, method: str = "other") -> None:
+    def __init__(self, protocol: str, method: str, scope: Mapping[str, Any]) -> None:
         """Begin a request."""
+        self.scope = scope
+        self.request_id = self.client_request_id = ""
+        self.answer_headers: list[tuple[bytes, bytes]] = []
+        self.sent = 0
         self.protocol = protocol
         self.method = method
         self.model = ""
@@ -44,7 +57,13 @@ class RequestRecord:
 
 
 class RequestSink(Protocol):
-    """Is told of requests."""
+    """Is told of requests.
+
+    Attributes:
+        reads_scopes: Whether it reads the scope of a record.
+    """
+
+    reads_scopes: bool
 
     def on_begin(self, record: RequestRecord) -> None:
         """A request is there; in any thread."""
@@ -84,10 +103,11 @@ class RequestObserver:
     def __init__(self, sinks: Sequence[RequestSink] = ()) -> None:
         """Tell ``sinks``."""
         self._sinks = tuple(sinks)
+        self.reads_scopes = any(one.reads_scopes for one in sinks)
 
-    def begin(self, protocol: str, method: str = "other") -> RequestRecord:
+    def begin(self, protocol: str, method: str, scope: Mapping[str, Any]) -> RequestRecord:
         """The record of a request that is answered in this context from now on."""
-        record = RequestRecord(protocol, method)
+        record = RequestRecord(protocol, method, scope)
         _CURRENT.set(record)
         for sink in self._sinks:
             sink.on_begin(record)
@@ -126,6 +146,12 @@ def is_of_model(name: str) -> None:
         record.model = name
 
 
+def has_ids(request_id: str, client_request_id: str) -> None:
+    """Say which ids the answer to the current request carries."""
+    if record := _CURRENT.get():
+        record.request_id, record.client_request_id = request_id, client_request_id
+
+
 class ObservedApplication:
     """An ASGI application whose requests are observed, those too that it refuses."""
 
@@ -148,14 +174,24 @@ class ObservedApplication:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
-        record = self._observer.begin("http")
+        record = self._observer.begin("http", "other", scope)
 
         async def observed(message: Any) -> None:
             if message["type"] == "http.response.start":
                 record.code = str(message["status"])
+                if record.answer_headers:
+                    message = _with_headers(message, record.answer_headers)
+            else:
+                record.sent += len(message.get("body", b""))
             await send(message)
 
         try:
             await self._application(scope, receive, observed)
         finally:
             self._observer.end(record)
+
+
+def _with_headers(message: Mapping[str, Any], more: Sequence[tuple[bytes, bytes]]) -> Any:
+    own = list(message["headers"])
+    names = {name.lower() for name, _ in own}
+    return {**message, "headers": own + [one for one in more if one[0] not in names]}

@@ -270,6 +270,7 @@ def _ids(headers: Mapping[str, str]) -> Headers:
     found = [(_ID, given), (_LEGACY_ID, legacy), (_CLIENT_ID, client)]
     if long := [name for name, value in found if len(value) > _LONGEST_ID]:
         raise RequestRefused(431, f"{long[0]} must not exceed {_LONGEST_ID} characters.")
+    observation.has_ids(given, client)
     return [one for one in found if one[1]]
 
 

@@ -113,6 +113,8 @@ FAMILIES = (
 class ServerMetrics:
     """The metrics of a server: counts its requests, and has a :class:`ModelMetrics` per model."""
 
+    reads_scopes = False
+
     def __init__(self, folder: Path | None = None) -> None:
         """Count in ``folder``, which the server's processes share; None for the only one.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import random
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from modelyard_runtime.frames import objects
 from modelyard_runtime.server import tensors
+from modelyard_runtime.server.access_log import AccessLog, AccessLogFormat
 from modelyard_runtime.server.grpc_messages import SERVICE, message
 from modelyard_runtime.server.grpc_server import GrpcServer
 from modelyard_runtime.server.observation import RequestObserver, RequestRecord
@@ -408,6 +411,8 @@ def test_the_messages_are_not_in_the_pool_of_the_process() -> None:
 class _Ended:
     """What requests were, by protocol, method, model and code."""
 
+    reads_scopes = False
+
     def __init__(self) -> None:
         self.found: list[tuple[str, str, str, str]] = []
 
@@ -438,3 +443,27 @@ async def test_requests_are_observed(opened: Open) -> None:
         ("grpc", "server_live", "", "OK"),
         ("grpc", "model_metadata", "", "INVALID_ARGUMENT"),
     ]
+
+
+async def test_a_line_of_the_access_log_has_the_id_that_the_answer_carries(opened: Open) -> None:
+    stream = io.StringIO()
+    log = AccessLog(stream, AccessLogFormat.JSON)
+    client = await opened(served.hosted("echo", served.slow), observer=RequestObserver([log]))
+    call = client._channel.unary_unary(f"/{SERVICE}/ServerLive")(
+        b"", metadata=[("x-request-id", "r-1"), ("x-bin", b"\x00")]
+    )
+    answer = await call
+    trailing = dict(await call.trailing_metadata())
+    await client.infer(model_name="nothing")
+    log.flush()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    assert trailing["x-request-id"] == "r-1"
+    assert lines[0]["request_id"] == "r-1"
+    assert [
+        (one["path"], one["status"], one["level"], one["response_bytes"]) for one in lines
+    ] == [
+        (f"/{SERVICE}/ServerLive", "OK", "INFO", len(answer)),
+        (f"/{SERVICE}/ModelInfer", "NOT_FOUND", "WARNING", 0),
+    ]
+    assert lines[0]["client"] in {"127.0.0.1", "[::1]"}
