@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelyard_runtime.server import serving
+from modelyard_runtime.server import serving, tracing
 from modelyard_runtime.server.access_log import AccessLog, AccessLogFormat
 from modelyard_runtime.server.admission import Admission
 from modelyard_runtime.server.application import Application
@@ -84,6 +84,9 @@ def _sinks(
         log = AccessLog(sys.stdout, given.access_log)
         held.callback(log.flush)
         sinks.append(log)
+    if traces := tracing.from_environment():
+        held.callback(traces.close)
+        sinks.append(traces)
     return sinks
 
 

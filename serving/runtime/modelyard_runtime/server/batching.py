@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from modelyard_runtime.frames import Columns
+from modelyard_runtime.server import observation
 from modelyard_runtime.server.call_thread import CallThread, as_exception
-from modelyard_runtime.server.observation import ModelObserver
+from modelyard_runtime.server.observation import BatchTimes, ModelObserver
 from modelyard_runtime.server.refusals import RequestRefused
 
 Predict = Callable[[Columns], Columns]
@@ -58,6 +59,7 @@ class _Waiting:
         values: How many values its arrays have; None where they may be texts of any length.
         outputs: Gets the outputs.
         arrived: When it came, by the clock of ``time.perf_counter``.
+        batches: Gets the batch that it is predicted in; None where that is not asked for.
     """
 
     inputs: Columns
@@ -66,6 +68,7 @@ class _Waiting:
     values: int | None
     outputs: asyncio.Future[Columns]
     arrived: float
+    batches: list[BatchTimes] | None
 
 
 class Batcher:
@@ -128,8 +131,11 @@ class Batcher:
         form, rows = self._form(inputs)
         has_objects = any(array.dtype == object for array in inputs.values())
         values = None if has_objects else sum(array.size for array in inputs.values())
-        arrived = time.perf_counter()
-        one = _Waiting(inputs, form, rows, values, loop.create_future(), arrived)
+        record = observation.current()
+        one = _Waiting(
+            inputs, form, rows, values, loop.create_future(), time.perf_counter(),
+            record.batches if record else None,
+        )  # fmt: skip
         self._waiting.append(one)
         if self._is_busy:
             self._observer.on_waiting(len(self._waiting))
@@ -208,8 +214,13 @@ class Batcher:
         found = self._joint(batch) if len(batch) > 1 else None
         if found is None:
             found = [self._alone(one) for one in batch]
-        passed = time.perf_counter() - began
+        ended = time.perf_counter()
+        passed = ended - began
         self._began = None
+        for one in batch:
+            if one.batches is not None:
+                rows = sum(each.rows for each in batch)
+                one.batches.append(BatchTimes(one.arrived, began, ended, rows, len(batch)))
         self._seconds += _WEIGHT * (passed - self._seconds)
         if passed < _QUICK_SECONDS:
             self._quick_values = max(self._quick_values, _values(batch))

@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:  # commands read options of the log, and numpy takes long to import
     from modelyard_runtime.frames import Columns
@@ -35,11 +35,13 @@ class RequestRecord:
         client_request_id: The id that its client gave it; "" without.
         answer_headers: Headers for its answer, which count where the answer has not its own.
         sent: Bytes of the answer's body.
+        batches: Gets the batches that the request is predicted in, if a list is there.
+        span: Its span, if it is traced.
     """
 
     __slots__ = (
-        "answer_headers", "began", "client_request_id", "code", "method", "model", "protocol",
-        "request_id", "scope", "seconds", "sent",
+        "answer_headers", "batches", "began", "client_request_id", "code", "method", "model",
+        "protocol", "request_id", "scope", "seconds", "sent", "span",
     )  # fmt: skip
 
     def __init__(self, protocol: str, method: str, scope: Mapping[str, Any]) -> None:
@@ -47,6 +49,8 @@ class RequestRecord:
         self.scope = scope
         self.request_id = self.client_request_id = ""
         self.answer_headers: list[tuple[bytes, bytes]] = []
+        self.batches: list[BatchTimes] | None = None
+        self.span: Any = None
         self.sent = 0
         self.protocol = protocol
         self.method = method
@@ -54,6 +58,24 @@ class RequestRecord:
         self.code = _FAILED
         self.seconds = 0.0
         self.began = time.perf_counter()
+
+
+class BatchTimes(NamedTuple):
+    """When a request was predicted, by the clock of ``time.perf_counter``.
+
+    Attributes:
+        arrived: When it began to wait.
+        began: When the batch that it was in began to be predicted.
+        ended: When that was predicted.
+        rows: Rows of the batch.
+        requests: Its requests.
+    """
+
+    arrived: float
+    began: float
+    ended: float
+    rows: int
+    requests: int
 
 
 class RequestSink(Protocol):

@@ -23,9 +23,9 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from modelyard_runtime.server import azureml_modules
+from modelyard_runtime.server import azureml_modules, observation
 from modelyard_runtime.server.call_thread import CallThread
-from modelyard_runtime.server.observation import ModelObserver
+from modelyard_runtime.server.observation import BatchTimes, ModelObserver
 from modelyard_runtime.server.refusals import RequestRefused, bad
 
 _MODULE = "entry_module"
@@ -140,17 +140,21 @@ class ScoringScript:
             async with self._turn:
                 self._observer.on_batch([time.perf_counter() - arrived])
                 self._observer.on_waiting(self._waiting - 1)
-                return await self._call(arguments)
+                return await self._call(arguments, arrived)
         finally:
             self._waiting -= 1
 
-    async def _call(self, arguments: Mapping[str, Any]) -> ScoreResult:
+    async def _call(self, arguments: Mapping[str, Any], arrived: float) -> ScoreResult:
+        began = time.perf_counter()
         self._overdue = [one for one in self._overdue if not one.done()]
         if len(self._overdue) >= _MOST_OVERDUE:
             raise RequestRefused(503, f"{_MOST_OVERDUE} calls of run() do not return.")
         call = self._thread.submit(lambda: self._timed(arguments))
         result: asyncio.Future[ScoreResult] = asyncio.wrap_future(call)
         await asyncio.wait({result}, timeout=self._seconds)
+        record = observation.current()
+        if record and record.batches is not None:
+            record.batches.append(BatchTimes(arrived, began, time.perf_counter(), 1, 1))
         if result.done():
             found = result.result()
             self._observer.on_predicted(1, found.seconds, {})
