@@ -27,6 +27,7 @@ _LONGEST_HEADER = 16 * 2**20
 # Bytes of text; a record has ten times as many while it is read.
 LONGEST_RECORD = 64 * 2**20
 _BLANK = b" \t\r\n"
+_IS_BLANK = np.isin(np.arange(256), list(_BLANK))
 _SHOWN = 100
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NEWLINE, _RETURN, _QUOTE = b"\n"[0], b"\r"[0], b'"'[0]
@@ -238,11 +239,12 @@ class LineEnds:
             return 0, -1
         count = int(self._begun or bool(block[:first].strip(_BLANK)))
         last = block.rfind(b"\n") + 1
-        lines = block[first:last]  # from the first one's newline on
-        if any(pair in lines for pair in (b"\n\n", b"\n\r", b"\n ", b"\n\t")):
-            count += sum(1 for line in lines.split(b"\n") if line.strip(_BLANK))
+        lines = np.frombuffer(block, np.uint8)[first:last]  # from the first one's newline on
+        begins = lines[np.flatnonzero(lines == _NEWLINE)[:-1] + 1]
+        if _IS_BLANK[begins].any():
+            count += sum(1 for line in block[first:last].split(b"\n") if line.strip(_BLANK))
         else:
-            count += lines.count(b"\n") - 1
+            count += len(begins)
         self._begun = bool(block[last:].strip(_BLANK))
         return count, last
 

@@ -40,16 +40,12 @@ class ValueKinds:
 
     def add_records(self, records: Collection[Mapping[str, Any]]) -> None:
         """See the fields of records."""
-        forms = {(tuple(one), tuple(map(type, one.values()))) for one in records}
-        lists: set[str] = set()
-        for names, kinds in forms:
-            for name, kind in zip(names, kinds, strict=True):
-                if kind is list:
-                    lists.add(name)
-                else:
-                    self._kinds.setdefault(name, set()).add(kind)
-        for name in lists:
-            self.add(name, [one[name] for one in records if type(one.get(name)) is list])
+        fields = (zip(one, map(type, one.values()), strict=False) for one in records)
+        for name, kind in set(itertools.chain.from_iterable(fields)):
+            if kind is list:
+                self.add(name, [one[name] for one in records if type(one.get(name)) is list])
+            else:
+                self._kinds.setdefault(name, set()).add(kind)
 
     @property
     def names(self) -> Collection[str]:
