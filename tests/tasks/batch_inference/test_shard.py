@@ -252,11 +252,14 @@ def test_predictions_that_are_no_numbers_are_counted(make: Callable[..., ShardSp
     assert _results(spec)[0] == {0: None, 1: 2, 2: 4, 3: 6}
 
 
-@pytest.mark.parametrize(("load", "message"), [("fails", "no weights"), ("hangs", "within 2 sec")])
+@pytest.mark.parametrize(
+    ("load", "seconds", "message"),
+    [("fails", 600.0, "no weights"), ("hangs", 2.0, "within 2 sec")],
+)
 def test_a_model_that_does_not_load_is_told(
-    make: Callable[..., ShardSpec], load: str, message: str
+    make: Callable[..., ShardSpec], load: str, seconds: float, message: str
 ) -> None:
-    spec = make(_records(4), parameters=f"load={load}", load_seconds=2.0)
+    spec = make(_records(4), parameters=f"load={load}", load_seconds=seconds)
 
     with pytest.raises(PredictorStartError, match=f"The model does not load: .*{message}"):
         _run(spec)
