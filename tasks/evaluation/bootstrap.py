@@ -1,9 +1,14 @@
 """Paired bootstrap: how far figures, also those of the same rows, differ by chance.
 
-Every replicate draws the rows with replacement, the same ones for all models. Where the sample has
-fewer rows than were evaluated, as many as were evaluated are drawn of it (the bag of little
-bootstraps of Kleiner, Talwalkar, Sarkar and Jordan, 2014, with one bag), so that intervals are as
-wide as those of all rows.
+Every replicate gives the rows weights, the same ones for all models, as the Bayesian bootstrap of
+Rubin (1981) does. Where the sample has fewer rows than were evaluated, the weights are those of as
+many as were evaluated, so that intervals are as wide as those of all rows.
+
+Rows that a model has all right say nothing of how often it is wrong, so a plain bootstrap is sure
+of what 30 rows cannot show. Each replicate is therefore weighed with one row more that the model
+gets wrong, for the lower bound, and with one that it gets right, for the upper one. For the share
+of rows that are right this is the exact interval of Clopper and Pearson (1934), for the difference
+of two models the exact test of McNemar, and for means the bound of Gaffke (2005).
 """
 
 from __future__ import annotations
@@ -23,11 +28,11 @@ REPLICATES = 1000
 _OWN_REPLICATES = 400  # of one model, for people to see and not for a gate
 _SEED = 20_260_101
 # Scores of a sample, over its classes, that each replicate ranks.
-_MOST_SCORES = 400_000
-_MOST_COUNTED = 1_000_000  # draws that are counted sooner than a multinomial is drawn
+_MOST_SCORES = 200_000
 
-# A model's figures of weighted rows by name; NaN where one is undefined.
-Weigh = Callable[[Array], dict[str, float]]
+# A model's figures of weighted rows by name; NaN where one is undefined. The second weights are
+# for figures of all classes together.
+Weigh = Callable[[Array, Array], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,8 @@ def replicates(
         check_over: Called before each of them; raises to end it.
 
     Returns:
-        Deviations of the figures in each replicate, which is the same one for all models.
+        Deviations of the figures in each replicate, which is the same one for all models: of the
+        shape (2, replicates), with one row more that the model gets wrong, and that it gets right.
     """
     with np.errstate(all="ignore"):  # a figure that overflows is undefined
         return _replicates(sample, names, count, check_over)
@@ -93,18 +99,27 @@ def _replicates(
     sample: PairedSample, names: Sequence[str] | None, count: int, check_over: CheckOver
 ) -> list[dict[str, Array]]:
     rows = _rows_drawn(len(sample.targets), names)
-    weigh = [_weigher(sample, at, rows, names) for at in range(len(sample.predictions))]
-    whole = [one(np.ones(rows)) for one in weigh]
-    drawn: list[dict[str, list[float]]] = [{name: [] for name in one} for one in whole]
+    models = range(len(sample.predictions))
+    if not rows:
+        return [{} for _ in models]
+    weighers = [
+        [_weigher(sample, at, rows, names, is_right=right) for right in (False, True)]
+        for at in models
+    ]
+    more = 1 if names is None else len(names)
+    plain = np.append(np.ones(rows), np.zeros(more))
+    whole = [wrong(plain, plain) for wrong, _ in weighers]
+    drawn = [{name: np.empty((2, count)) for name in one} for one in whole]
     random = np.random.default_rng(_SEED)
-    for _ in range(count if rows else 0):
+    for at in range(count):
         check_over()
-        weights = _draw(random, rows, max(rows, sample.rows))
-        for own, one in zip(drawn, weigh, strict=True):
-            for name, value in one(weights).items():
-                own[name].append(value)
+        weights, overall = _draw(random, rows, max(rows, sample.rows), more)
+        for own, both in zip(drawn, weighers, strict=True):
+            for side, weigh in enumerate(both):
+                for name, value in weigh(weights, overall).items():
+                    own[name][side, at] = value
     return [
-        {name: _finite(np.array(values) - first[name]) for name, values in own.items()}
+        {name: _finite(values - first[name]) for name, values in own.items()}
         for own, first in zip(drawn, whole, strict=True)
     ]
 
@@ -152,31 +167,56 @@ def _rows_drawn(rows: int, names: Sequence[str] | None) -> int:
     return rows if names is None else min(rows, max(1000, _MOST_SCORES // len(names)))
 
 
-def _draw(random: np.random.Generator, rows: int, total: int) -> Array:
-    """How often each of ``rows`` is drawn, ``total`` times in all."""
-    if total <= _MOST_COUNTED:
-        return np.bincount(random.integers(0, rows, total), minlength=rows).astype(np.float64)
-    return random.multinomial(total, np.full(rows, 1 / rows)).astype(np.float64)
+def _draw(random: np.random.Generator, rows: int, total: int, more: int) -> tuple[Array, Array]:
+    """Weights of ``rows``, about ``total`` in all, and of ``more`` others.
+
+    A figure of one class has its own row more, one of all classes together a row of any of them:
+    the second weights.
+    """
+    weights = random.standard_gamma(total / rows, rows)
+    each = random.standard_exponential(more)
+    one = np.where(np.arange(more) == random.integers(more), each, 0.0)
+    return np.append(weights, each), np.append(weights, one)
 
 
 def interval(deviations: Array, level: float = 0.95) -> tuple[float, float] | None:
     """The interval of ``level`` around 0 in which figures deviate by chance; None if unknown.
 
-    It is unknown where a figure is undefined in more than a twentieth of the replicates.
+    Of deviations of the shape (2, replicates) it has both sides' quantiles. It is unknown where a
+    figure is undefined in more than a twentieth of the replicates.
     """
-    known = deviations[np.isfinite(deviations)]
-    if not len(deviations) or len(known) < 0.95 * len(deviations):
-        return None
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    bounds = []
+    for side in np.atleast_2d(deviations):
+        known = side[np.isfinite(side)]
+        if not len(side) or len(known) < 0.95 * len(side):
+            return None
+        bounds.append(np.quantile(known, [(1 - level) / 2, (1 + level) / 2]))
+    lows, highs = zip(*bounds, strict=True)
+    return float(min(lows)), float(max(highs))
 
 
-def _weigher(sample: PairedSample, model: int, rows: int, names: Sequence[str] | None) -> Weigh:
+def _weigher(
+    sample: PairedSample, model: int, rows: int, names: Sequence[str] | None, *, is_right: bool
+) -> Weigh:
+    """Weigh the rows, and behind them those that the model gets right, or wrong.
+
+    In a regression that is the row with its smallest error, or its largest one; else a row of each
+    class, in the order of the classes.
+    """
     targets, predictions = sample.targets[:rows], sample.predictions[model][:rows]
     if names is None:
-        return _numbers(targets, predictions)
+        errors = np.abs(targets - predictions)
+        more = errors.argmin() if is_right else errors.argmax()
+        return _numbers(np.append(targets, targets[more]),
+                        np.append(predictions, predictions[more]))  # fmt: skip
+    classes = np.arange(len(names))
+    guessed = classes if is_right else (classes + 1) % len(names)
     scores = sample.probabilities[model]
-    return _classes(targets, predictions, None if scores is None else scores[:rows], names)
+    if scores is not None:
+        scores = np.concatenate([scores[:rows], np.eye(len(names))[guessed]])
+    return _classes(
+        np.append(targets, classes), np.append(predictions, guessed), scores, names, rows
+    )
 
 
 def _dot(one: Array, other: Array) -> Any:
@@ -196,7 +236,7 @@ def _numbers(targets: Array, predictions: Array) -> Weigh:
     logs = np.square(np.log1p(targets) - np.log1p(predictions))
     logs[(targets < 0) | (predictions < 0)] = np.nan
 
-    def weigh(weights: Array) -> dict[str, float]:
+    def weigh(weights: Array, _: Array) -> dict[str, float]:
         total = weights.sum()
         spread = _dot(weights, np.square(centred)) - _dot(weights, centred) ** 2 / total
         found = {
@@ -212,8 +252,9 @@ def _numbers(targets: Array, predictions: Array) -> Weigh:
 
 
 def _classes(
-    targets: Array, predictions: Array, scores: Array | None, names: Sequence[str]
+    targets: Array, predictions: Array, scores: Array | None, names: Sequence[str], rows: int
 ) -> Weigh:
+    """Weigh rows of classes; those behind the first ``rows`` lose no more than these do."""
     count = len(names)
     cells = targets * (count + 1) + np.where(predictions < 0, count, predictions)
     rankers = []
@@ -224,49 +265,61 @@ def _classes(
         micro = _Ranker(scores, is_class)
         if (np.abs(scores.sum(axis=1) - 1) <= classification_metrics.SUM_TOLERANCE).all():
             losses = classification_metrics.row_losses(targets, scores)
+            losses = np.clip(losses, losses[:rows].min(), losses[:rows].max())
 
-    def weigh(weights: Array) -> dict[str, float]:
-        matrix = np.bincount(cells, weights, count * (count + 1)).reshape(count, count + 1)
+    def matrix_of(weights: Array) -> Array:
+        return np.bincount(cells, weights, count * (count + 1)).reshape(count, count + 1)
+
+    def weigh(weights: Array, overall: Array) -> dict[str, float]:
+        matrix = matrix_of(weights)
         support = matrix.sum(axis=1)
-        found = _of_matrix(matrix, support, names)
+        found = _of_classes(matrix, support, names) | _of_all(matrix_of(overall))
         if losses is not None:
-            found["log_loss"] = float(_dot(weights, losses) / weights.sum())
+            found["log_loss"] = float(_dot(overall, losses) / overall.sum())
         areas = [ranker.areas(weights) for ranker in rankers]
         for at, metric in enumerate(classification_metrics.RANKING):
             if areas:
                 found |= _means(metric, np.array([area[at] for area in areas]), support, names)
         if micro is not None:
-            pooled = zip(classification_metrics.RANKING, micro.areas(weights), strict=True)
+            pooled = zip(classification_metrics.RANKING, micro.areas(overall), strict=True)
             found |= {f"{metric}_micro": area for metric, area in pooled}
         return found
 
     return weigh
 
 
-def _of_matrix(matrix: Array, support: Array, names: Sequence[str]) -> dict[str, float]:
-    hits, predicted = np.diagonal(matrix), matrix[:, :-1].sum(axis=0)
-    right, guessed, total = hits.sum(), predicted.sum(), matrix.sum()
-    found = {
+def _of_all(matrix: Array) -> dict[str, float]:
+    right, guessed, total = np.trace(matrix), matrix[:, :-1].sum(), matrix.sum()
+    return {
         "accuracy": float(right / total),
         "precision_micro": float(right / guessed) if guessed else np.nan,
         "recall_micro": float(right / total),
         "f1_micro": float(2 * right / (guessed + total)),
     }
-    parts = {
-        "precision": hits / predicted,
-        "recall": hits / support,
-        "f1": 2 * hits / (predicted + support),
+
+
+def _of_classes(matrix: Array, support: Array, names: Sequence[str]) -> dict[str, float]:
+    hits, predicted = np.diagonal(matrix), matrix[:, :-1].sum(axis=0)
+    precision = hits / predicted
+    # Never predicted, as in confusion.add_figures.
+    precision_or_0 = np.where((support > 0) & (predicted == 0), 0.0, precision)
+    return {
+        **_means("precision", precision_or_0, support, names),
+        **_each("precision", precision, names),
+        **_means("recall", hits / support, support, names),
+        **_means("f1", 2 * hits / (predicted + support), support, names),
     }
-    for metric, values in parts.items():
-        found |= _means(metric, values, support, names)
-    return found
+
+
+def _each(metric: str, values: Array, names: Sequence[str]) -> dict[str, float]:
+    return {f"{metric}/{name}": float(one) for name, one in zip(names, values, strict=True)}
 
 
 def _means(metric: str, values: Array, support: Array, names: Sequence[str]) -> dict[str, float]:
     """Means over the classes for which a figure is defined, and each class's own."""
     known = np.isfinite(values)
     weights = support[known]
-    found = {f"{metric}/{name}": float(one) for name, one in zip(names, values, strict=True)}
+    found = _each(metric, values, names)
     found[metric] = float(values[known].mean()) if known.any() else np.nan
     total = weights.sum()
     found[f"{metric}_weighted"] = float(weights @ values[known] / total) if total else np.nan

@@ -185,7 +185,7 @@ def _difference(
     difference = None if before is None or value is None else value - before
     apart = None
     if difference is not None and name in first.deviations and name in other.deviations:
-        apart = bootstrap.interval(other.deviations[name] - first.deviations[name])
+        apart = bootstrap.interval(other.deviations[name] - first.deviations[name][::-1])
     if difference is None or apart is None:
         return MetricDifferenceView(difference=difference, low=None, high=None, verdict="unknown")
     low, high = difference + apart[0], difference + apart[1]

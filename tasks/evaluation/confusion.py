@@ -52,7 +52,8 @@ def add_figures(figures: Figures, matrix: Array, names: Sequence[str]) -> None:
     """Add accuracy, and precision, recall and F1: macro, ``_micro``, ``_weighted``, ``/CLASS``.
 
     Means over classes leave out the classes for which a figure is undefined, and are weighted by
-    the rows of each class.
+    the rows of each class. A class that occurs and was never predicted has no precision of its own
+    and counts 0 in the means, as in scikit-learn, so that nothing is won by leaving one out.
     """
     total = int(matrix.sum())
     hits = int(np.trace(matrix))
@@ -62,8 +63,13 @@ def add_figures(figures: Figures, matrix: Array, names: Sequence[str]) -> None:
     support = matrix.sum(axis=1).tolist()
     for metric, reason in _WHY.items():
         parts = {name: one[metric] for name, one in found.items()}
-        figures.put_mean(metric, parts)
-        figures.put_mean(f"{metric}_weighted", parts, support)
+        never = [
+            name
+            for (name, value), rows in zip(parts.items(), support, strict=True)
+            if metric == "precision" and value is None and rows
+        ]
+        figures.put_mean(metric, parts, never=never)
+        figures.put_mean(f"{metric}_weighted", parts, support, never)
         for name, value in parts.items():
             figures.put(f"{metric}/{name}", value, reason)
     figures.put("precision_micro", ratio(hits, predicted), "No class was ever predicted.")

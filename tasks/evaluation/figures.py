@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,11 @@ class Figures:
             self.put(name, None, reason)
 
     def put_mean(
-        self, name: str, parts: Mapping[str, float | None], weights: Sequence[int] | None = None
+        self,
+        name: str,
+        parts: Mapping[str, float | None],
+        weights: Sequence[int] | None = None,
+        never: Collection[str] = (),
     ) -> None:
         """Have the mean over classes, of those where a figure is defined; others are noted.
 
@@ -43,7 +47,9 @@ class Figures:
             name: The metric's name.
             parts: The figure of each class by its name.
             weights: The weight of each class; equal ones by default.
+            never: Classes that occur and were never predicted, which count 0.
         """
+        parts = {label: 0.0 if label in never else value for label, value in parts.items()}
         left_out = [label for label, value in parts.items() if value is None]
         given = weights if weights is not None else [1] * len(parts)
         known = [
@@ -56,9 +62,13 @@ class Figures:
             self.put(name, None, "It is undefined for every class.")
             return
         self.put(name, sum(value * weight for value, weight in known) / total)
-        if left_out:
-            shown = ", ".join(left_out)
-            self.notes[name] = f"Without classes for which it is undefined: {shown}."
+        remarks = {
+            "Classes that occur and were never predicted count 0": never,
+            "Without classes for which it is undefined": left_out,
+        }
+        found = [f"{what}: {', '.join(labels)}." for what, labels in remarks.items() if labels]
+        if found:
+            self.notes[name] = " ".join(found)
 
     def as_json(self) -> dict[str, Any]:
         """The figures as plain data."""

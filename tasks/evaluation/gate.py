@@ -60,7 +60,8 @@ class GateSide:
 
     Attributes:
         values: Metrics by name; None where undefined.
-        deviations: How each deviates in the replicates, the same ones for both sides.
+        deviations: How each deviates in the replicates, the same ones for both sides: of the
+            shape (2, replicates), see :func:`bootstrap.replicates`.
     """
 
     values: Mapping[str, float | None]
@@ -154,7 +155,7 @@ def judge(rule: GateRule, new: GateSide, old: GateSide | None) -> GateVerdict:
     bound = rule.factor * (before or 0.0) + rule.offset
     deviations = new.deviations[rule.metric]
     if rule.needs_old and old is not None:
-        deviations = deviations - rule.factor * old.deviations[rule.metric]
+        deviations = deviations - rule.factor * old.deviations[rule.metric][::-1]
     sign = 1 if rule.is_at_least else -1
     margin = sign * (value - bound)
     apart = bootstrap.interval(sign * deviations, _LEVEL)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as oracle
 
 from tasks.evaluation import bootstrap
@@ -27,7 +28,7 @@ def test_figures_of_weighted_classes_are_scikit_learns() -> None:
     targets, predictions, scores = drawn(200)
     weights = np.random.default_rng(1).integers(0, 4, 200).astype(float)
 
-    found = bootstrap._classes(targets, predictions, scores, NAMES)(weights)
+    found = bootstrap._classes(targets, predictions, scores, NAMES, 200)(weights, weights)
 
     hot, given = np.eye(3)[targets], {"sample_weight": weights}
     wanted = {
@@ -77,7 +78,7 @@ def test_figures_of_weighted_numbers_are_scikit_learns() -> None:
     predictions = np.abs(targets + random.normal(0, 1, 100))
     weights = random.integers(0, 4, 100).astype(float)
 
-    found = bootstrap._numbers(targets, predictions)(weights)
+    found = bootstrap._numbers(targets, predictions)(weights, weights)
 
     both, given = (targets, predictions), {"sample_weight": weights}
     assert found == pytest.approx(
@@ -148,10 +149,57 @@ def test_a_part_of_the_rows_gives_the_interval_of_all() -> None:
 
 @pytest.mark.parametrize("total", [50, 120, 2_000_000])
 def test_rows_are_drawn_alike_however_many(total: int) -> None:
-    drawn = bootstrap._draw(np.random.default_rng(0), 50, total)
+    weights, overall = bootstrap._draw(np.random.default_rng(0), 50, total, 3)
 
-    assert drawn.sum() == total
-    assert drawn.std() == pytest.approx(np.sqrt(total / 50), rel=0.4)
+    assert weights[:50].sum() == pytest.approx(total, rel=0.4)
+    assert weights[:50].std() == pytest.approx(np.sqrt(total / 50), rel=0.4)
+    assert (weights[50:] > 0).all()
+    assert sorted(overall[50:] > 0) == [False, False, True]
+    assert (overall[:50] == weights[:50]).all()
+
+
+def of_two_classes(*predictions: Any) -> PairedSample:
+    rows = len(predictions[0])
+    return PairedSample(np.zeros(rows, int), list(predictions), [None] * len(predictions), rows)
+
+
+@pytest.mark.parametrize(("rows", "wrong"), [(30, 0), (30, 1), (100, 5), (300, 30), (40, 40)])
+def test_a_share_has_the_interval_of_clopper_and_pearson(rows: int, wrong: int) -> None:
+    (drawn,) = bootstrap.replicates(of_two_classes(np.arange(rows) < wrong), ["a", "b"], 4000)
+
+    right = rows - wrong
+    exact = stats.binomtest(right, rows).proportion_ci(0.95, "exact")
+    for metric in ("accuracy", "recall/a"):
+        low, high = bootstrap.interval(drawn[metric]) or (0, 0)
+        found = (right / rows + low, right / rows + high)
+        assert found == pytest.approx((exact.low, exact.high), abs=0.008), metric
+
+
+@pytest.mark.parametrize(("better", "worse"), [(4, 0), (6, 0), (9, 3)])
+def test_a_difference_of_shares_is_mcnemars(better: int, worse: int) -> None:
+    new, old = np.zeros(30, int), np.zeros(30, int)
+    old[:better], new[better : better + worse] = 1, 1
+
+    one, other = bootstrap.replicates(of_two_classes(new, old), ["a", "b"], 4000)
+
+    not_better = (one["accuracy"] - other["accuracy"][::-1])[0] <= (worse - better) / 30
+    exact = stats.binom.cdf(worse, better + worse, 0.5)
+    assert not_better.mean() == pytest.approx(exact, abs=0.012)
+
+
+def test_what_is_perfect_in_a_few_rows_is_not_sure() -> None:
+    targets = np.arange(40) % 2
+    perfect = PairedSample(targets, [targets], [np.eye(2)[targets]], 40)
+    numbers = PairedSample(np.arange(40.0), [np.arange(40.0) + 1], [None], 40)
+
+    (classes,) = bootstrap.replicates(perfect, ["a", "b"])
+    (errors,) = bootstrap.replicates(numbers, None)
+
+    for metric in ("roc_auc", "pr_auc/b", "f1", "f1_micro", "roc_auc_micro", "precision/a"):
+        low, high = bootstrap.interval(classes[metric]) or (0, 0)
+        assert -0.5 < low < -0.05, metric
+        assert high == pytest.approx(0, abs=1e-12)
+    assert bootstrap.interval(errors["mae"]) == pytest.approx((0, 0), abs=1e-12)  # each is 1
 
 
 def test_pairs_are_of_rows_that_both_have() -> None:

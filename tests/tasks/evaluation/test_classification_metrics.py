@@ -187,6 +187,26 @@ class TestUndefined:
         assert found.values["roc_auc/c"] is None
         assert found.undefined["roc_auc/c"] == "No row is of the class."
 
+    def test_a_class_that_is_never_predicted_counts_nothing_in_the_means(
+        self, tmp_path: Path
+    ) -> None:
+        targets, predictions, probabilities = drawn(200, 4)
+        predictions = np.where(predictions == 2, 0, predictions)
+
+        found = results(tmp_path, targets, predictions, probabilities)[-1].figures
+
+        assert found.values["precision/c"] is None
+        assert found.undefined["precision/c"] == "The class was never predicted."
+        for suffix in ("macro", "weighted"):
+            name = "precision" if suffix == "macro" else f"precision_{suffix}"
+            assert found.values[name] == pytest.approx(
+                oracle.precision_score(
+                    targets, predictions, labels=range(4), average=suffix, zero_division=0
+                ),
+                rel=1e-9,
+            )
+            assert found.notes[name] == "Classes that occur and were never predicted count 0: c."
+
     def test_one_class_alone_has_no_roc(self, tmp_path: Path) -> None:
         probabilities = [[0.7, 0.3], [0.4, 0.6]]
 

@@ -67,14 +67,17 @@ def test_a_better_model_is_better_and_one_of_equal_skill_differs_by_chance(
 
 
 def test_the_order_of_classes_does_not_matter(tmp_path: Path) -> None:
-    made = [record(tmp_path, "one", 1), record(tmp_path, "other", 1, names=("1", "0"))]
+    one = record(tmp_path, "one", 1)
+    alike, other = (record(tmp_path, "other", 1, names=tuple(names)) for names in ("01", "10"))
 
-    found = comparison.compare(made)["metrics"]
+    found = comparison.compare([one, alike, other])["metrics"]
 
     for name in ("roc_auc", "recall/1", "log_loss", "pr_auc/0"):
-        difference = found[name]["differences"][0]
+        wanted, difference = found[name]["differences"]
         assert difference["difference"] == pytest.approx(0, abs=1e-9)
-        assert (difference["low"], difference["high"]) == pytest.approx((0, 0), abs=1e-9)
+        assert difference["low"] < 0 < difference["high"]
+        assert difference["low"] == pytest.approx(wanted["low"])
+        assert difference["verdict"] == "by chance"
 
 
 def test_an_undefined_metric_has_no_difference(tmp_path: Path) -> None:

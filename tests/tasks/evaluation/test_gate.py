@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from infra.errors import BadInputError
+from tasks.evaluation import bootstrap
 from tasks.evaluation.gate import GateSide, judge, parse
 
 SPREAD = np.linspace(-0.02, 0.02, 1001)  # 95 % of it are within 0.019
 
 
 def side(value: float | None, spread: np.ndarray = SPREAD, name: str = "roc_auc") -> GateSide:
-    return GateSide({name: value}, {name: spread})
+    return GateSide({name: value}, {name: np.stack([spread, spread])})
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,15 @@ def test_what_both_sides_share_by_chance_does_not_count() -> None:
 
     assert found.passed
     assert found.lower == pytest.approx(0.001)
+
+
+def test_thirty_rows_that_are_all_right_are_not_surely_99_of_100() -> None:
+    targets = np.zeros(30, int)
+    sample = bootstrap.PairedSample(targets, [targets], [None], 30)
+    new = GateSide({"accuracy": 1.0}, bootstrap.replicates(sample, ["a", "b"])[0])
+
+    assert not judge(parse("accuracy > 0.9"), new, None).passed
+    assert judge(parse("accuracy > 0.87"), new, None).passed
 
 
 def test_the_same_figures_are_at_least_the_old_ones_but_not_above() -> None:

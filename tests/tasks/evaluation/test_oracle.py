@@ -60,10 +60,13 @@ def of_scikit_learn(
         found[f"pr_auc{suffix}"] = oracle.average_precision_score(
             hot, probabilities, average=average
         )
-        for name in ("precision", "recall", "f1"):
+        for name in ("recall", "f1"):
             found[f"{name}{suffix}"] = getattr(oracle, f"{name}_score")(
                 targets, predictions, labels=labels, average=average, zero_division=np.nan
             )
+        found[f"precision{suffix}"] = oracle.precision_score(
+            targets, predictions, average=average, zero_division=0
+        )  # of classes that occur or were predicted
     for at, name in enumerate(names):
         found[f"roc_auc/{name}"] = oracle.roc_auc_score(hot[:, at], probabilities[:, at])
         found[f"pr_auc/{name}"] = oracle.average_precision_score(hot[:, at], probabilities[:, at])
