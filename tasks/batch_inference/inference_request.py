@@ -244,6 +244,7 @@ def check(request: BatchInference, home: Home, settings: Settings) -> None:
             )
     input_files.check_patterns("include", request.include)
     input_files.check_patterns("exclude", request.exclude)
+    _check_token(request)
     model = resolve(request)
     share = choice.share(request, settings)
     if request.server_url:
@@ -283,12 +284,25 @@ def _bytes_of(model: ResolvedVersion) -> int:
         return 0
 
 
-def _check_server(request: BatchInference) -> None:
-    """Refuse an address or a token that cannot be one, and a server that is not there.
+def _check_token(request: BatchInference) -> None:
+    """Refuse a token that would stand in the parameters as it is, whether it is used or not.
 
     Raises:
-        BadInputError: ``ServerAmbiguous``, ``ServerUrlInvalid``, ``ServerTokenNotSecret`` or
-            ``ServerUnreachable``.
+        BadInputError: ``ServerTokenNotSecret``.
+    """
+    if request.server_token and secrets.name_of(request.server_token) is None:
+        raise BadInputError(
+            "server_token: a token is given as a reference to a secret.",
+            "Create a Secret block in the Prefect UI, and write secret:NAME.",
+            code="ServerTokenNotSecret",
+        )
+
+
+def _check_server(request: BatchInference) -> None:
+    """Refuse an address that cannot be one, and a server that is not there.
+
+    Raises:
+        BadInputError: ``ServerAmbiguous``, ``ServerUrlInvalid`` or ``ServerUnreachable``.
     """
     if request.server:
         raise BadInputError(
@@ -307,12 +321,6 @@ def _check_server(request: BatchInference) -> None:
             f"server_url: {mask(request.server_url[:200])!r} is not the URL of a server.",
             "Write http://HOST:PORT or https://HOST, without a user and a password.",
             code="ServerUrlInvalid",
-        )
-    if request.server_token and secrets.name_of(request.server_token) is None:
-        raise BadInputError(
-            "server_token: a token is given as a reference to a secret.",
-            "Create a Secret block in the Prefect UI, and write secret:NAME.",
-            code="ServerTokenNotSecret",
         )
     if not site.is_validating_for_remote():
         _reach(request.server_url)

@@ -152,6 +152,7 @@ class TestStartedServers:
         ({"server_url": "http://me:word@triton"}, "ServerUrlInvalid"),
         ({"server_url": "http://triton:port"}, "ServerUrlInvalid"),
         ({"server_url": "http://triton", "server_token": "abc"}, "ServerTokenNotSecret"),
+        ({"server_token": "abc"}, "ServerTokenNotSecret"),
         ({"server_url": "http://triton", "server_token": "secret:A"}, "SecretNameWrong"),
     ],
 )
