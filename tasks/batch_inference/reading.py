@@ -297,5 +297,6 @@ def _without_bad_text(
         return table, bad
     left = [at for at in range(table.num_rows + len(bad)) if at not in bad]
     bad = {**bad, **{left[row]: reason for row, reason in wrong.items()}}
-    chosen = table.take([row for row in range(table.num_rows) if row not in wrong])
+    chosen = table.take(pa.array((row for row in range(table.num_rows) if row not in wrong),
+                                 pa.int64()))  # fmt: skip
     return _without_bad_text(chosen, texts, bad)

@@ -146,6 +146,14 @@ def test_records_of_csv_that_are_no_text_are_told(tmp_path: Path) -> None:
     }
 
 
+def test_a_file_of_records_that_are_all_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"x,y\n\xff,1\n\xfe,2\n")
+
+    assert dict(_records(tmp_path / "a.csv", "csv")) == dict.fromkeys(
+        range(2), "x is no text in UTF-8: �"
+    )
+
+
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
