@@ -23,7 +23,6 @@ from prefect.states import Cancelled, Failed
 from flows import results
 from infra.errors import ModelyardError
 from infra.prefect_client import prefect_client
-from infra.texts import make_storable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,7 +77,7 @@ class Step(Generic[P, R]):
             try:
                 return function(*args, **kwargs)
             except ModelyardError as error:
-                return Failed(message=make_storable(f"{error.code}: {error}"), data=error)
+                return Failed(message=f"{error.code}: {error}", data=error)
             except StopRequestedError:
                 return Cancelled(message=STOPPED)
             except TerminationSignal:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from infra.masking import mask
+from infra.texts import make_printable
 
 
 class ModelyardError(Exception):
@@ -13,7 +14,8 @@ class ModelyardError(Exception):
 
     Attributes:
         code: A stable word for programs, such as ``HyperparametersTooMany``.
-        message: What happened, to what and why, in one sentence. Secrets in URLs are masked.
+        message: What happened, to what and why, in one sentence. Secrets in URLs are masked,
+            and control characters, which may be those of a user's data or code, replaced.
         hint: How to fix it, in one sentence. Every error that is raised has one.
         flow_run_id: The run that raised it, where a flow that was called in Python did; None
             where no run exists, as after a refusal.
@@ -23,11 +25,11 @@ class ModelyardError(Exception):
     flow_run_id: str | None = None
 
     def __init__(self, message: str, hint: str = "", *, code: str | None = None) -> None:
-        message = mask(message)
+        message = make_printable(mask(message))
         super().__init__(message)
         self.code = code or type(self).code
         self.message = message
-        self.hint = mask(hint)
+        self.hint = make_printable(mask(hint))
 
     def __str__(self) -> str:
         between = "\n" if "\n" in self.message else " "  # a list of faults keeps to its lines

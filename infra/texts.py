@@ -7,12 +7,19 @@ from typing import Any
 
 # PostgreSQL's strings hold no NUL, and UTF-8 no lone surrogates.
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+# Nor may foreign text move a terminal's cursor; lines and tabs stay.
+_UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def make_storable(text: str) -> str:
     """Replace characters that no database stores."""
     return _UNSTORABLE.sub(_REPLACEMENT, text)
+
+
+def make_printable(text: str) -> str:
+    """Replace characters that no database stores, or that control a terminal."""
+    return _UNPRINTABLE.sub(_REPLACEMENT, text.replace("\r\n", "\n"))
 
 
 def is_storable(value: Any) -> bool:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from infra.texts import make_printable
+
 # As many kinds of reasons are told apart; as many are shown, the most frequent ones.
 _MOST_KINDS = 100
 _MOST_SHOWN = 10
@@ -43,7 +45,7 @@ class FailureReasons:
 
     def add(self, file: int, row: int, reason: str) -> None:
         """Count a record."""
-        self.merge([FailureReason(reason[:_LONGEST], 1, file, row)])
+        self.merge([FailureReason(make_printable(reason[:_LONGEST]), 1, file, row)])
 
     def merge(self, others: Iterable[FailureReason]) -> None:
         """Count what is counted already; the reason of the first record is shown."""

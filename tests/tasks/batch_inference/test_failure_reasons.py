@@ -21,6 +21,13 @@ def test_reasons_that_differ_in_a_value_count_together() -> None:
     ]
 
 
+def test_a_reason_has_no_characters_that_control_a_terminal() -> None:
+    reasons = FailureReasons()
+    reasons.add(0, 1, "bad \x1b[31mcolour\0")
+
+    assert reasons.found[0].reason == "bad \ufffd[31mcolour\ufffd"
+
+
 def test_counts_of_parts_are_added() -> None:
     first, second = FailureReasons(), FailureReasons()
     first.add(0, 1, "late")
