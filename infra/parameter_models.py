@@ -32,9 +32,10 @@ class ParameterModel(BaseModel):
 
 def invalid(model: type[BaseModel], error: ValidationError) -> BadInputError:
     """Build the error for parameters that are not those of the model."""
-    unknown = any(fault["type"] == "extra_forbidden" for fault in error.errors())
-    hint = f"The fields of {model.__name__}: {', '.join(model.model_fields)}."
-    return BadInputError(
-        f"{describe_invalid(model, error)}.", hint if unknown else "Fix the value.",
-        code="ParameterInvalid",
-    )  # fmt: skip
+    faults = {fault["type"] for fault in error.errors()}
+    hint = "Fix the value."
+    if "extra_forbidden" in faults:
+        hint = f"The fields of {model.__name__}: {', '.join(model.model_fields)}."
+    elif faults == {"list_type"}:
+        hint = 'A list is in brackets, as in -p \'NAME=["a", "b"]\'.'
+    return BadInputError(f"{describe_invalid(model, error)}.", hint, code="ParameterInvalid")

@@ -7,6 +7,7 @@ for (framework, parameters, the URI of a user's own files) is in tags of the ver
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -365,7 +366,7 @@ def _find_by_uri(model_uri: str) -> ModelVersion:
     if found is None:
         raise BadInputError(
             f"{model_uri!r} is not the URI of a model version.",
-            "Write models:/NAME/VERSION or models:/NAME@ALIAS.",
+            "Write models:/NAME/VERSION or models:/NAME@ALIAS. modelyard model list has names.",
             code="ModelUriInvalid",
         )
     if found.version is not None:
@@ -374,7 +375,7 @@ def _find_by_uri(model_uri: str) -> ModelVersion:
     if found.alias not in aliases:
         raise NotFoundError(
             f"The model {found.name!r} has no alias {found.alias!r}.",
-            f"modelyard model show {found.name} lists the existing ones.",
+            f"modelyard model show {shlex.quote(found.name)} lists the existing ones.",
         )
     return model_versions.find(found.name, aliases[found.alias])
 

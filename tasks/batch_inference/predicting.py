@@ -375,8 +375,9 @@ def failed(message: str, log: str) -> RunFailedError:
         message: Why.
         log: Where the whole log is.
     """
+    end = "" if message.endswith((".", "!", "?")) else "."  # the words may be those of a library
     return RunFailedError(
-        f"The batch inference failed: {message}",
+        f"The batch inference failed: {message}{end}",
         f"The model's output is in {log}. A retry goes on behind the parts that are done.",
         state=BATCH_INFERENCE.failure,
         code="BatchInferenceFailed",

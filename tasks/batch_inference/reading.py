@@ -259,8 +259,8 @@ def _csv_table(lines: bytes, names: list[str], types: str) -> tuple[pa.Table, di
     """The lines as a table, and why others of them, by their position, are not in it."""
     table, skipped = csv_columns.parse_as(lines, names, types)
     bad = {
-        row.number - 1: f"It has {row.actual_columns} columns, and the header "
-        f"{row.expected_columns}: {row.text[:_SHOWN]}"
+        row.number - 1: f"It has {row.actual_columns} cells, and the header names "
+        f"{row.expected_columns} columns: {row.text[:_SHOWN]}"
         for row in skipped
     }
     texts = [name for name, one in zip(names, types, strict=True) if one == CsvType.TEXT]

@@ -81,7 +81,7 @@ def check_comparable(records: Sequence[EvaluationRecord]) -> None:
     """
     if not 2 <= len(records) <= MOST_COMPARED:
         raise BadInputError(
-            f"{len(records)} evaluations cannot be compared.",
+            f"A comparison is of 2 to {MOST_COMPARED} evaluations, and {len(records)} are given.",
             f"Give 2 to {MOST_COMPARED}.",
             code="EvaluationsNotComparable",
         )

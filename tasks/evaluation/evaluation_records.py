@@ -46,8 +46,10 @@ def find(key: str) -> EvaluationRecord:
         ConflictError: If several runs have the name.
     """
     run = runs.show(key)
-    if run.flow != KIND or run.mlflow_run_id is None:
-        raise _missing(f"The run {key!r} is not an evaluation, or has not begun.")
+    if run.flow != KIND:
+        raise _missing(f"The run {key!r} is not an evaluation.")
+    if run.mlflow_run_id is None:
+        raise _missing(f"The evaluation {run.name!r} has no result: it is {run.state}.")
     return read(run.mlflow_run_id, run.name)
 
 

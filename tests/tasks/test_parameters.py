@@ -237,6 +237,8 @@ def test_an_invalid_field_is_named_with_what_is_expected(
 
     assert raised.value.message == f"Invalid parameter {message}."
     assert raised.value.code == "ParameterInvalid"
+    is_list = ": expected a list" in message
+    assert raised.value.hint.startswith("A list is in brackets") == is_list
 
 
 class _Asked(BaseModel):

@@ -12,12 +12,12 @@ def test_reasons_that_differ_in_a_value_count_together() -> None:
     counted = FailureReasons()
     for row in (3, 0, 4, 1, 2):  # records of one form are predicted together
         counted.add(2, row, f"could not convert string to float: 'a{row}'")
-    counted.add(3, 9, "It has 3 columns, and the header 12: 1,2,3")
-    counted.add(3, 10, "It has 4 columns, and the header 12: 1,2,3,4")
+    counted.add(3, 9, "It has 3 cells, and the header names 12 columns: 1,2,3")
+    counted.add(3, 10, "It has 4 cells, and the header names 12 columns: 1,2,3,4")
 
     assert counted.found == [
         FailureReason("could not convert string to float: 'a0'", 5, 2, 0),
-        FailureReason("It has 3 columns, and the header 12: 1,2,3", 2, 3, 9),
+        FailureReason("It has 3 cells, and the header names 12 columns: 1,2,3", 2, 3, 9),
     ]
 
 

@@ -141,7 +141,7 @@ def test_records_of_csv_that_are_no_text_are_told(tmp_path: Path) -> None:
         0: "x is no text in UTF-8: caf\ufffd",
         1: ["b", 2, "b"],
         2: "z is no text in UTF-8: \ufffd",
-        3: "It has 4 columns, and the header 3: d,4,5,6",
+        3: "It has 4 cells, and the header names 3 columns: d,4,5,6",
         4: ["e", 5, "e"],
     }
 

@@ -17,6 +17,13 @@ from tasks.batch_inference.shard import ShardStatus
 from tasks.batch_inference.splitting import FilePart
 
 
+@pytest.mark.parametrize("told", ["ValueError: no number", "It hangs.", "Why?"])
+def test_what_a_library_says_is_a_sentence_before_the_hint(told: str) -> None:
+    message = predicting.failed(told, "LOG").message
+
+    assert message == f"The batch inference failed: {told}{'.' * told.endswith('number')}"
+
+
 def test_progress_is_told_and_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(predicting.time, "monotonic", lambda: now[0])

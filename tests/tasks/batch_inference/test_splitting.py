@@ -171,7 +171,7 @@ def test_bad_records_have_their_row_and_reason(tmp_path: Path) -> None:
     assert lines[1].reason.endswith('{"a":')
     assert [isinstance(array[at], BadRecord) for at in range(4)] == [False, True, True, False]
     assert [isinstance(table[at], BadRecord) for at in range(4)] == [False, True, True, False]
-    assert table[1].reason == "It has 1 columns, and the header 2: 3"
+    assert table[1].reason == "It has 1 cells, and the header names 2 columns: 3"
 
 
 @pytest.mark.parametrize(

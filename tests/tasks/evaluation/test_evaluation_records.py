@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from infra.errors import ConflictError, ModelyardError
+from infra.errors import ConflictError, ModelyardError, NotFoundError
 from registry.evaluation_results import EVALUATED_TAG
 from registry.runs.run_views import RunView
 from tasks.evaluation import evaluation_records
@@ -77,6 +77,26 @@ def test_faults(done: Done, version: int, rule: str, code: str) -> None:
 
     assert raised.value.code == code
     assert not done
+
+
+@pytest.mark.parametrize(
+    ("flow", "message"),
+    [
+        ("train", "The run 'mine' is not an evaluation."),
+        ("evaluate", "The evaluation 'mine' has no result: it is CREATE FAILED."),
+    ],
+)
+def test_a_run_without_a_result_is_told(
+    monkeypatch: pytest.MonkeyPatch, flow: str, message: str
+) -> None:
+    run = SimpleNamespace(flow=flow, name="mine", state="CREATE FAILED", mlflow_run_id=None)
+    monkeypatch.setattr(evaluation_records.runs, "show", lambda key: run)
+
+    with pytest.raises(NotFoundError) as raised:
+        evaluation_records.find("mine")
+
+    assert raised.value.code == "EvaluationMissing"
+    assert raised.value.message == message
 
 
 def test_without_a_gate_the_alias_is_moved(done: Done) -> None:
