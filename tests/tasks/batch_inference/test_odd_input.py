@@ -59,7 +59,11 @@ def _pq(**columns: Any) -> bytes:
         ("jsonl", LINES.encode("utf-16"), "it is UTF-16, and no text in UTF-8"),
         ("json", b"[1, 2]".decode().encode("utf-16"), "it is UTF-16, and no text"),
         ("csv", codecs.BOM_UTF32_LE + "x\n1\n".encode("utf-32-le"), "it is UTF-32, and no text"),
-        ("jsonl", gzip.compress(LINES.encode()), r"it is compressed \(gzip\), and no text"),
+        (
+            "jsonl",
+            gzip.compress(LINES.encode(), mtime=0),
+            r"it is compressed \(gzip\), and no text",
+        ),
         ("csv", b"PK\x03\x04...", r"it is compressed \(zip\), and no text"),
         ("jsonl", _pq(x=pa.array([1])), "it is Parquet, and no text"),
         ("csv", b"x,y,x\n1,2,3\n", "2 columns are called 'x'"),

@@ -318,16 +318,22 @@ async def test_instances_of_several_forms_are_answered_in_their_order(opened: Op
     assert response.json() == {"predictions": [1, 2, 3]}
 
 
+def packed(body: bytes) -> bytes:
+    """The body in gzip without the time, so that it is the same each time."""
+    return gzip.compress(body, mtime=0)
+
+
 @pytest.mark.parametrize(
     ("encoding", "body", "status"),
     [
-        ("gzip", gzip.compress(infer()), 200), ("GZIP", gzip.compress(infer()), 200),
+        ("gzip", packed(infer()), 200), ("GZIP", packed(infer()), 200),
         ("deflate", zlib.compress(infer()), 200), ("identity", infer(), 200),
-        ("gzip", gzip.compress(infer(id="x" * 200_000)), 200),
-        ("gzip", infer(), 400), ("gzip", gzip.compress(infer())[:-4], 400),
-        ("gzip", gzip.compress(infer()) + b"more", 400), ("br", infer(), 415),
-        ("gzip", gzip.compress(b" " * 2**21), 413),
+        ("gzip", packed(infer(id="x" * 200_000)), 200),
+        ("gzip", infer(), 400), ("gzip", packed(infer())[:-4], 400),
+        ("gzip", packed(infer()) + b"more", 400), ("br", infer(), 415),
+        ("gzip", packed(b" " * 2**21), 413),
     ],
+    ids=["gzip", "GZIP", "deflate", "identity", "long", "plain", "cut", "more", "br", "bomb"],
 )  # fmt: skip
 async def test_bodies_may_be_compressed(
     encoding: str, body: bytes, status: int, opened: Open
