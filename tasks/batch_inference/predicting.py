@@ -375,7 +375,8 @@ def failed(message: str, log: str) -> RunFailedError:
         message: Why.
         log: Where the whole log is.
     """
-    end = "" if message.endswith((".", "!", "?")) else "."  # the words may be those of a library
+    # The words may be those of a library; lines are what a server has printed.
+    end = "" if "\n" in message or message.endswith((".", "!", "?")) else "."
     return RunFailedError(
         f"The batch inference failed: {message}{end}",
         f"The model's output is in {log}. A retry goes on behind the parts that are done.",
