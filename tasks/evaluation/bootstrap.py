@@ -28,10 +28,10 @@ REPLICATES = 1000
 _OWN_REPLICATES = 400  # of one model, for people to see and not for a gate
 _SEED = 20_260_101
 # Scores of a sample, over its classes, that each replicate ranks.
-_MOST_SCORES = 200_000
+_MOST_SCORES = 150_000
 
-# A model's figures of weighted rows by name; NaN where one is undefined. The second weights are
-# for figures of all classes together.
+# A model's figures of weighted rows by name; NaN where one is undefined. The first weights are for
+# figures of one class, the second for those of all classes together.
 Weigh = Callable[[Array, Array], dict[str, float]]
 
 
@@ -170,8 +170,8 @@ def _rows_drawn(rows: int, names: Sequence[str] | None) -> int:
 def _draw(random: np.random.Generator, rows: int, total: int, more: int) -> tuple[Array, Array]:
     """Weights of ``rows``, about ``total`` in all, and of ``more`` others.
 
-    A figure of one class has its own row more, one of all classes together a row of any of them:
-    the second weights.
+    A figure of one class has its own row more, one of all classes together, a mean too, a row of
+    any of them: the second weights.
     """
     weights = random.standard_gamma(total / rows, rows)
     each = random.standard_exponential(more)
@@ -271,18 +271,23 @@ def _classes(
         return np.bincount(cells, weights, count * (count + 1)).reshape(count, count + 1)
 
     def weigh(weights: Array, overall: Array) -> dict[str, float]:
-        matrix = matrix_of(weights)
-        support = matrix.sum(axis=1)
-        found = _of_classes(matrix, support, names) | _of_all(matrix_of(overall))
+        matrix = matrix_of(overall)
+        found = _of_all(matrix)
+        for metric, values in _of_classes(matrix_of(weights)).items():
+            found |= _each(metric, values, names)
+        for metric, values in _of_classes(matrix, or_0=True).items():
+            found |= _means(metric, values, matrix.sum(axis=1))
         if losses is not None:
             found["log_loss"] = float(_dot(overall, losses) / overall.sum())
-        areas = [ranker.areas(weights) for ranker in rankers]
-        for at, metric in enumerate(classification_metrics.RANKING):
-            if areas:
-                found |= _means(metric, np.array([area[at] for area in areas]), support, names)
+        if rankers:
+            own = np.array([ranker.areas(weights) for ranker in rankers])
+            pooled = np.array([ranker.areas(overall) for ranker in rankers])
+            for at, metric in enumerate(classification_metrics.RANKING):
+                found |= _each(metric, own[:, at], names)
+                found |= _means(metric, pooled[:, at], matrix.sum(axis=1))
         if micro is not None:
-            pooled = zip(classification_metrics.RANKING, micro.areas(overall), strict=True)
-            found |= {f"{metric}_micro": area for metric, area in pooled}
+            areas = zip(classification_metrics.RANKING, micro.areas(overall), strict=True)
+            found |= {f"{metric}_micro": area for metric, area in areas}
         return found
 
     return weigh
@@ -298,16 +303,16 @@ def _of_all(matrix: Array) -> dict[str, float]:
     }
 
 
-def _of_classes(matrix: Array, support: Array, names: Sequence[str]) -> dict[str, float]:
-    hits, predicted = np.diagonal(matrix), matrix[:, :-1].sum(axis=0)
+def _of_classes(matrix: Array, *, or_0: bool = False) -> dict[str, Array]:
+    """Figures of each class; ``or_0``, as means count a class that occurs and is not predicted."""
+    hits, predicted, support = np.diagonal(matrix), matrix[:, :-1].sum(axis=0), matrix.sum(axis=1)
     precision = hits / predicted
-    # Never predicted, as in confusion.add_figures.
-    precision_or_0 = np.where((support > 0) & (predicted == 0), 0.0, precision)
+    if or_0:  # as in confusion.add_figures
+        precision = np.where((support > 0) & (predicted == 0), 0.0, precision)
     return {
-        **_means("precision", precision_or_0, support, names),
-        **_each("precision", precision, names),
-        **_means("recall", hits / support, support, names),
-        **_means("f1", 2 * hits / (predicted + support), support, names),
+        "precision": precision,
+        "recall": hits / support,
+        "f1": 2 * hits / (predicted + support),
     }
 
 
@@ -315,15 +320,15 @@ def _each(metric: str, values: Array, names: Sequence[str]) -> dict[str, float]:
     return {f"{metric}/{name}": float(one) for name, one in zip(names, values, strict=True)}
 
 
-def _means(metric: str, values: Array, support: Array, names: Sequence[str]) -> dict[str, float]:
-    """Means over the classes for which a figure is defined, and each class's own."""
+def _means(metric: str, values: Array, support: Array) -> dict[str, float]:
+    """Means over the classes for which a figure is defined."""
     known = np.isfinite(values)
     weights = support[known]
-    found = _each(metric, values, names)
-    found[metric] = float(values[known].mean()) if known.any() else np.nan
     total = weights.sum()
-    found[f"{metric}_weighted"] = float(weights @ values[known] / total) if total else np.nan
-    return found
+    return {
+        metric: float(values[known].mean()) if known.any() else np.nan,
+        f"{metric}_weighted": float(weights @ values[known] / total) if total else np.nan,
+    }
 
 
 class _Ranker:
