@@ -34,6 +34,7 @@ import boto3.session
 from benchmarks import peers
 from benchmarks.machine import Calm
 from benchmarks.results import Comparison
+from infra import tcp_ports
 from infra.storage import store
 
 REPETITIONS = 3
@@ -82,7 +83,7 @@ def _server(home: Path) -> Iterator[str]:
     if not rclone.exists():
         raise RuntimeError("rclone is missing: `make .venv/.dev` installs it.")
     (home / "served" / _BUCKET).mkdir(parents=True)
-    port = peers.free_port()
+    (port,) = tcp_ports.free_ports(1)
     url = f"http://127.0.0.1:{port}"
     command = [str(rclone), "serve", "s3", "--addr", f"127.0.0.1:{port}",
                "--auth-key", f"{_KEY_ID},{_SECRET}", str(home / "served")]  # fmt: skip

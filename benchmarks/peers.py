@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra import tcp_ports
 from infra.connection import clean_environment
 from infra.leash_client import leash_command
 
@@ -52,13 +52,6 @@ def temporary_home() -> Iterator[Path]:
     """A new folder, short enough for sockets, that is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="b-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
-
-
-def free_port() -> int:
-    """A port on loopback that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -127,7 +120,8 @@ def _server(command: list[str], home: Path, port: int, health: str) -> Iterator[
 @contextlib.contextmanager
 def prefect_server(home: Path) -> Iterator[Server]:
     """``prefect server start`` on SQLite, its default."""
-    with _server([str(BIN / "prefect"), "server", "start"], home, free_port(), "/api/health") as s:
+    (port,) = tcp_ports.free_ports(1)
+    with _server([str(BIN / "prefect"), "server", "start"], home, port, "/api/health") as s:
         yield s
 
 
@@ -135,14 +129,15 @@ def prefect_server(home: Path) -> Iterator[Server]:
 def mlflow_server(home: Path) -> Iterator[Server]:
     """``mlflow server --workers 1`` on SQLite, its default."""
     command = [str(BIN / "mlflow"), "server", "--workers", "1"]
-    with _server(command, home, free_port(), "/health") as server:
+    (port,) = tcp_ports.free_ports(1)
+    with _server(command, home, port, "/health") as server:
         yield server
 
 
 @contextlib.contextmanager
 def prefect_worker(home: Path, server: Server, pool: str) -> Iterator[None]:
     """``prefect worker start --type process``, returned once it has polled its pool."""
-    port = free_port()
+    (port,) = tcp_ports.free_ports(1)
     command = [str(BIN / "prefect"), "worker", "start", "--pool", pool, "--type", "process"]
     env = {"PREFECT_API_URL": f"{server.url}/api", "PREFECT_WORKER_WEBSERVER_PORT": str(port)}
     with running([*command, "--with-healthcheck"], home, env) as process:

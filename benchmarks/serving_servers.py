@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 
 from benchmarks import peers, usage
+from infra import tcp_ports
 
 _ENVIRONMENTS = Path(__file__).resolve().parents[1] / "build" / "serving-peers"
 _INSTALL_SECONDS = 900.0
@@ -167,7 +168,7 @@ def _mlserver(
     def command(launch: Launch) -> list[str]:
         server = {
             "host": "127.0.0.1", "http_port": launch.port, "grpc_port": launch.grpc_port,
-            "metrics_port": peers.free_port(), **(settings or {}),
+            "metrics_port": tcp_ports.free_ports(1)[0], **(settings or {}),
         }  # fmt: skip
         model = {
             "name": launch.name, "implementation": "mlserver_sklearn.SKLearnModel",
@@ -269,7 +270,7 @@ def running(
         RuntimeError: If it ends, or does not answer in time.
     """
     with peers.temporary_home() as home:
-        launch = Launch(python, name, folder, home, peers.free_port(), peers.free_port())
+        launch = Launch(python, name, folder, home, *tcp_ports.free_ports(2))
         command = kind.command(launch)
         began = time.monotonic()
         with peers.running(command, home, _variables(python, home)) as leash:

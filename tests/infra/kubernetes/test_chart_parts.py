@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from infra import tcp_ports
 from infra.door import run_scope
 from infra.door.credential import Credential
 from infra.home import Home
@@ -126,7 +126,7 @@ class Release:
     """An installed chart, but for the cluster."""
 
     def __init__(self, database: Home, folder: Path) -> None:
-        ports = _free_ports(3)
+        ports = tcp_ports.free_ports(3)
         self.secrets = {
             "modelyard-database": {
                 "prefect": postgres.url(database, "asyncpg", "prefect"),
@@ -174,16 +174,6 @@ def _migrate(catalogue: str) -> None:
         env={**os.environ, "MODELYARD_DATABASE_URL": catalogue, "PYTHONPATH": str(ROOT)},
         check=True,
     )
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @pytest.fixture(scope="module")
