@@ -57,9 +57,9 @@ class _Waiting:
         form: What requests of one batch have in common; None of one that is predicted alone.
         rows: Its rows.
         values: How many values its arrays have; None where they may be texts of any length.
-        outputs: Gets the outputs.
-        arrived: When it came, by the clock of ``time.perf_counter``.
-        batches: Gets the batch that it is predicted in; None where that is not asked for.
+        outputs: Future of the outputs.
+        arrived: Time of its arrival, by the clock of ``time.perf_counter``.
+        batches: List to which its batch is appended; None where no record is kept.
     """
 
     inputs: Columns
@@ -83,7 +83,7 @@ class Batcher:
         Args:
             predict: The model.
             limits: Its limits.
-            observer: Is told of batches; None for nobody.
+            observer: Observer of batches; None for none.
             joins: Whether its outputs are row by row.
             steady: Whether its time depends on the size of the arrays alone. What user code does,
                 nobody knows: it is never run on the event loop.

@@ -1,4 +1,4 @@
-"""What is known of each request, and who is told of it.
+"""Records of requests, and the sinks that observe them.
 
 A record of the request is the context's while it is answered: what routes it and finds its model
 writes that there, and nothing of it is passed on from function to function.
@@ -79,7 +79,7 @@ class BatchTimes(NamedTuple):
 
 
 class RequestSink(Protocol):
-    """Is told of requests.
+    """A sink of request records.
 
     Attributes:
         reads_scopes: Whether it reads the scope of a record.
@@ -88,47 +88,47 @@ class RequestSink(Protocol):
     reads_scopes: bool
 
     def on_begin(self, record: RequestRecord) -> None:
-        """A request is there; in any thread."""
+        """Handle the begin of a request; called in any thread."""
 
     def on_end(self, record: RequestRecord) -> None:
-        """It is answered; in the event loop's thread."""
+        """Handle the end of a request; called in the event loop's thread."""
 
 
 class ModelObserver:
-    """Is told what happens to a model's requests; this one ignores it.
+    """Observer of a model's requests; the base class ignores every event.
 
     Methods may be called in the thread that predicts, one batch after another.
     """
 
     def on_loaded(self, seconds: float) -> None:
-        """The model is loaded, which took ``seconds``."""
+        """Handle the end of loading, which took ``seconds``."""
 
     def on_waiting(self, requests: int) -> None:
-        """So many requests wait now."""
+        """Handle a longer queue, of so many requests."""
 
     def on_refused(self) -> None:
-        """A request is refused, because too many wait."""
+        """Handle a request that was refused because too many wait."""
 
     def on_overdue(self) -> None:
-        """A request is given up, because it took too long."""
+        """Handle a request that exceeded its time limit."""
 
     def on_batch(self, waits: Sequence[float]) -> None:
-        """A batch of requests is predicted, which have waited so many seconds."""
+        """Handle a batch; ``waits`` are the seconds for which its requests waited."""
 
     def on_predicted(self, rows: int, seconds: float, outputs: Columns) -> None:
-        """The model has answered so many ``rows`` within ``seconds``."""
+        """Handle the outputs of so many ``rows``, which took ``seconds``."""
 
 
 class RequestObserver:
-    """Keeps the records of requests, and tells sinks of them."""
+    """Create the records of requests, and pass them to sinks."""
 
     def __init__(self, sinks: Sequence[RequestSink] = ()) -> None:
-        """Tell ``sinks``."""
+        """Pass records to ``sinks``."""
         self._sinks = tuple(sinks)
         self.reads_scopes = any(one.reads_scopes for one in sinks)
 
     def begin(self, protocol: str, method: str, scope: Mapping[str, Any]) -> RequestRecord:
-        """The record of a request that is answered in this context from now on."""
+        """Create the record of the request that this context answers."""
         record = RequestRecord(protocol, method, scope)
         _CURRENT.set(record)
         for sink in self._sinks:
@@ -136,12 +136,12 @@ class RequestObserver:
         return record
 
     def end(self, record: RequestRecord) -> None:
-        """The request of a record is answered."""
+        """Complete the record of a request."""
         record.seconds = time.perf_counter() - record.began
         self._tell(record)
 
     def end_in_thread(self, record: RequestRecord, loop: asyncio.AbstractEventLoop) -> None:
-        """The same in another thread than that of ``loop``, where sinks are told of it."""
+        """Complete a record in another thread; sinks get it in that of ``loop``."""
         record.seconds = time.perf_counter() - record.began
         with contextlib.suppress(RuntimeError):  # the server has ended
             loop.call_soon_threadsafe(self._tell, record)
@@ -152,7 +152,7 @@ class RequestObserver:
 
 
 def current() -> RequestRecord | None:
-    """The record of the request that is answered in this context."""
+    """Return the record of the request that this context answers."""
     return _CURRENT.get()
 
 
