@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _MOST_NEAR = 5
+_MOST_SHOWN = 20
 
 
 def did_you_mean(wanted: str, names: Iterable[str]) -> str:
     """Ask whether the existing name most similar to ``wanted`` is meant; "" if none is similar."""
     near = difflib.get_close_matches(wanted, sorted(names), 1)
     return f"Did you mean {near[0]}?" if near else ""
+
+
+def show_names(names: Sequence[str]) -> str:
+    """Build a text of the first 20 names in quotes, with the number of the others."""
+    shown = ", ".join(map(repr, names[:_MOST_SHOWN])) or "none"
+    left = len(names) - _MOST_SHOWN
+    return f"{shown} and {left} more" if left > 0 else shown
 
 
 def suggest_names(names: Iterable[str], wanted: str, none: str = "There are none.") -> str:

@@ -9,13 +9,13 @@ from typing import Any
 from modelyard_runtime.models.base import INPUT
 
 from infra.errors import BadInputError
+from infra.suggestions import show_names
 from tasks.batch_inference import json_texts
 from tasks.batch_inference.json_texts import MalformedText
 from tasks.batch_inference.splitting import FilePart
 from tasks.batch_inference.value_columns import ValueKinds
 
 _CHUNK = 1000  # records
-_MOST_SHOWN = 20
 
 
 class FileFields:
@@ -113,11 +113,9 @@ class InputFields:
         if self._first is not None and self._missing:
             name, parameter = next(iter(self._missing.items()))
             file, fields = self._first
-            shown = ", ".join(map(repr, fields[:_MOST_SHOWN]))
-            more = f" and {len(fields) - _MOST_SHOWN} more" if len(fields) > _MOST_SHOWN else ""
             raise BadInputError(
                 f"{parameter}: no record of the input has a field {name!r}; the first one of "
-                f"{file} has {shown or 'none'}{more}.",
+                f"{file} has {show_names(fields)}.",
                 f"Check the names in {parameter}.",
                 code="FieldMissing",
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +277,7 @@ def write(
         "target_field": request.target_field,
         "targets_sha256": scores.targets_sha256,
         "counts": scores.counts.as_json(),
-        "examples": [asdict(one) for one in scores.counts.examples],
+        "examples": [one.to_json() for one in scores.counts.examples],
         "unseen_targets": dict(scores.counts.unseen.most_common()),
         "remarks": scores.counts.sentences(),
         **scores.overall,

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from infra.errors import BadInputError, ModelyardError
-from infra.suggestions import did_you_mean
+from infra.suggestions import did_you_mean, show_names
 from registry.flavors import signatures
 from registry.models import models
 from tasks.batch_inference import inference_request
 from tasks.evaluation.evaluation_request import OUTPUT_FIELDS, Evaluation
 
 _MLFLOW = "mlflow"  # the framework
-_MOST_SHOWN = 20
 
 
 # Read once everything is predicted, so a retry can have others.
@@ -71,13 +70,11 @@ def check(
     if not given and not all(parameter in missing for parameter in needed):
         return
     parameter = given[0] if given else OUTPUT_FIELDS[0]
-    shown = ", ".join(map(repr, outputs[:_MOST_SHOWN])) or "none"
-    more = f" and {len(outputs) - _MOST_SHOWN} more" if len(outputs) > _MOST_SHOWN else ""
     remedy = _PREDICTED.format(parameter) if is_predicted else _UNPREDICTED
     meant = did_you_mean(missing[parameter], outputs)
     raise BadInputError(
         f"{parameter}: the model has no output {missing[parameter]!r}; {source} has "
-        f"{shown}{more}.",
+        f"{show_names(outputs)}.",
         f"{meant} {remedy}".lstrip(),
         code="OutputFieldMissing",
     )

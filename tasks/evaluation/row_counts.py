@@ -10,28 +10,12 @@ from typing import Any
 import numpy as np
 from modelyard_runtime.frames import Array
 
+from registry.evaluation_results import CountedRecordView
 from tasks.evaluation import class_labels
 
 _MOST_UNSEEN = 20
 _MOST_EXAMPLES = 5  # of each count
 _LONGEST = 100  # characters of a value
-
-
-@dataclass(frozen=True)
-class CountedRecord:
-    """A record that is left out, or odd.
-
-    Attributes:
-        count: The count that it is one of, such as ``missing_targets``.
-        file: The name of its file.
-        row: Its number in the file, from 0.
-        reason: What is wrong with it.
-    """
-
-    count: str
-    file: str
-    row: int
-    reason: str
 
 
 @dataclass
@@ -66,7 +50,7 @@ class RowCounts:
     missing_probabilities: int = 0
     contradictions: int = 0
     unseen: collections.Counter[str] = field(default_factory=collections.Counter)
-    examples: list[CountedRecord] = field(default_factory=list)
+    examples: list[CountedRecordView] = field(default_factory=list)
 
     def add(
         self, count: str, file: str, rows: Array, is_counted: Array, reason: Callable[[int], str]
@@ -86,7 +70,9 @@ class RowCounts:
         left = max(0, _MOST_EXAMPLES - getattr(self, count))
         setattr(self, count, getattr(self, count) + many)
         for at in np.flatnonzero(is_counted)[:left].tolist():
-            self.examples.append(CountedRecord(count, file, int(rows[at]), reason(at)))
+            self.examples.append(
+                CountedRecordView(count=count, file=file, row=int(rows[at]), reason=reason(at))
+            )
 
     def clear(self, count: str) -> None:
         """Count no record, such as ones without probabilities of a model that has none."""
@@ -118,7 +104,7 @@ class RowCounts:
             "off_sums": "records have probabilities that are off from the sum 1",
             "missing_probabilities": "records have no number as the probability of each class",
         }
-        first: dict[str, CountedRecord] = {}
+        first: dict[str, CountedRecordView] = {}
         for one in self.examples:
             first.setdefault(one.count, one)
         lines = [
