@@ -295,7 +295,8 @@ def test_lightgbm(tmp_path: Path, classes: int) -> None:
 
 def test_catboost(tmp_path: Path) -> None:
     catboost = pytest.importorskip("catboost")
-    fitted = catboost.CatBoostClassifier(iterations=3, verbose=False).fit(ROWS, LABELS)
+    untrained = catboost.CatBoostClassifier(iterations=3, verbose=False, allow_writing_files=False)
+    fitted = untrained.fit(ROWS, LABELS)
     fitted.save_model(str(tmp_path / "model.cbm"))
 
     found = load(tmp_path, {}).infer({INPUT: ROWS})
