@@ -1,7 +1,7 @@
 """Workers of an inference server: processes that share a port, and are started again.
 
 Each worker is a process of ``modelyard_runtime.server`` on a leash. It accepts connections once
-it has loaded what it serves; until then they wait in the queue of its socket, which this process
+it has loaded what it serves; until then they wait in the queues of its sockets, which this process
 holds open, so none is lost when a worker is replaced.
 """
 
@@ -35,7 +35,7 @@ class WorkerSpec:
     """How a worker is started.
 
     Attributes:
-        command: The server and its options, without its socket.
+        command: The server and its options, without its sockets.
         environment: Its variables.
         cwd: Its folder.
         keep: Open files that it inherits.
@@ -47,10 +47,29 @@ class WorkerSpec:
     keep: Sequence[int] = ()
 
 
+@dataclass(frozen=True)
+class WorkerListeners:
+    """Where a worker accepts connections.
+
+    Attributes:
+        http: For HTTP.
+        grpc: For gRPC; None if it serves none.
+    """
+
+    http: socket.socket
+    grpc: socket.socket | None = None
+
+    @property
+    def descriptors(self) -> Mapping[str, int]:
+        """Their file descriptors, by the options of the worker's command."""
+        found = {"--fd": self.http, "--grpc-fd": self.grpc}
+        return {option: one.fileno() for option, one in found.items() if one}
+
+
 @dataclass
 class _Worker:
     leash: SpawnedLeash
-    listener: socket.socket
+    listeners: WorkerListeners
     ready_file: Path
     is_ready: bool = field(default=False)
 
@@ -59,37 +78,18 @@ class _Worker:
         return self.is_ready
 
 
-def listen(host: str, port: int, count: int) -> list[socket.socket]:
+def listen(host: str, port: int, count: int, option: str = "--port") -> list[socket.socket]:
     """Sockets on one port, among which the kernel divides the connections.
 
     Args:
         host: The address.
         port: The port; 0 for any that is free.
         count: How many sockets.
+        option: The option that gives the port, for the error's hint.
 
     Raises:
         ConflictError: With the code ``PortInUse``.
     """
-    return _bound(host, port, count, "--port", is_shared=count > 1, listens=True)
-
-
-def reserve(host: str, port: int) -> socket.socket:
-    """A socket that holds a port for workers which listen there themselves, as gRPC does.
-
-    Args:
-        host: The address.
-        port: The port; 0 for any that is free.
-
-    Raises:
-        ConflictError: With the code ``PortInUse``.
-    """
-    (found,) = _bound(host, port, 1, "--grpc-port", is_shared=True, listens=False)
-    return found
-
-
-def _bound(
-    host: str, port: int, count: int, option: str, *, is_shared: bool, listens: bool
-) -> list[socket.socket]:
     opened: list[socket.socket] = []
     try:
         # Sockets with SO_REUSEPORT would join those of another server.
@@ -98,11 +98,10 @@ def _bound(
             port = probe.getsockname()[1]
         for _ in range(count):
             opened.append(_socket(host))
-            if is_shared:
+            if count > 1:
                 opened[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             opened[-1].bind((host, port))
-            if listens:
-                opened[-1].listen(_BACKLOG)
+            opened[-1].listen(_BACKLOG)
     except OSError as error:
         for one in opened:
             one.close()
@@ -126,7 +125,7 @@ class WorkerPool:
     def __init__(
         self,
         spec: WorkerSpec,
-        listeners: Sequence[socket.socket],
+        listeners: Sequence[WorkerListeners],
         folder: Path,
         report: Callable[[str], object],
         on_ready: Callable[[], object] = lambda: None,
@@ -136,7 +135,7 @@ class WorkerPool:
 
         Args:
             spec: How each is started.
-            listeners: A socket for each.
+            listeners: Those of each.
             folder: For files of its own.
             report: Called with sentences for people.
             on_ready: Called once, when all workers are ready.
@@ -174,17 +173,19 @@ class WorkerPool:
                 worker.leash.wait()
 
     def _start(self) -> list[_Worker]:
-        return [self._start_worker(listener) for listener in self._listeners]
+        return [self._start_worker(one) for one in self._listeners]
 
-    def _start_worker(self, listener: socket.socket) -> _Worker:
+    def _start_worker(self, listeners: WorkerListeners) -> _Worker:
         ready = self._folder / f"ready-{next(self._numbers)}"
+        opened = listeners.descriptors
+        options = [word for option, one in opened.items() for word in (option, str(one))]
         with _standard_error() as output:
             leash = SpawnedLeash(
-                [*self._spec.command, "--fd", str(listener.fileno()), "--ready-file", str(ready)],
+                [*self._spec.command, *options, "--ready-file", str(ready)],
                 env=self._spec.environment, cwd=self._spec.cwd, grace=DRAIN_SECONDS + 5,
-                keep=(listener.fileno(), output, *self._spec.keep), output=output,
+                keep=(*opened.values(), output, *self._spec.keep), output=output,
             )  # fmt: skip
-        return _Worker(leash, listener, ready)
+        return _Worker(leash, listeners, ready)
 
     def _end(self, workers: Sequence[_Worker]) -> None:
         for worker in workers:
@@ -207,7 +208,7 @@ class WorkerPool:
                     "server ends."
                 )
                 return False
-            self._current[index] = self._start_worker(worker.listener)
+            self._current[index] = self._start_worker(worker.listeners)
         if not self._was_ready and all(one.is_ready for one in self._current):
             self._was_ready = True
             self._on_ready()

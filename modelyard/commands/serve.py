@@ -89,35 +89,39 @@ def serve(
     _check(entry_script, model_dir, model, grpc_port)
     token = _token(token_file, host)
     default = _SCRIPT_PORT if entry_script else _MODEL_PORT
-    listeners = worker_pool.listen(host, default if port is None else port, workers)
+    listeners = _listeners(host, default if port is None else port, grpc_port, workers)
     with contextlib.ExitStack() as held:
-        urls, options = held.enter_context(_listening(host, listeners, grpc_port))
         stop = held.enter_context(_stopped_by_signals())
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-serve-")))
         found = _served(entry_script, model_dir, model, name, folder, stop)
-        options = [*options, "--access-log", access_log, "--metrics-dir", str(folder / "metrics")]
+        options = ["--access-log", access_log, "--metrics-dir", str(folder / "metrics")]
         spec = _worker(held.enter_context(found), options, token, workers)
         watched = entry_script.resolve().parent if entry_script else model_dir or folder
         watch = source_watch.SourceWatch([watched]) if reload else None
+        urls = _urls(host, listeners[0])
         pool = worker_pool.WorkerPool(
             spec, listeners, folder, output.notice, lambda: _announce(urls, as_json=json), watch
         )
         raise typer.Exit(pool.run(stop))
 
 
-@contextlib.contextmanager
-def _listening(
-    host: str, listeners: Sequence[socket.socket], grpc_port: int | None
-) -> Iterator[tuple[Mapping[str, str], Sequence[str]]]:
-    """The addresses that are announced, and the workers' options; the port of gRPC is held."""
-    urls = {"url": _url(host, listeners[0].getsockname()[1])}
+def _listeners(
+    host: str, port: int, grpc_port: int | None, workers: int
+) -> Sequence[worker_pool.WorkerListeners]:
+    """The sockets of each worker."""
+    http = worker_pool.listen(host, port, workers)
     if grpc_port is None:
-        yield urls, ()
-        return
-    with worker_pool.reserve(host, grpc_port) as reserved:
-        port = reserved.getsockname()[1]
-        urls["grpc"] = _url(host, port).removeprefix("http://")
-        yield urls, ("--host", host, "--grpc-port", str(port))
+        return [worker_pool.WorkerListeners(one) for one in http]
+    grpc = worker_pool.listen(host, grpc_port, workers, "--grpc-port")
+    return [worker_pool.WorkerListeners(*one) for one in zip(http, grpc, strict=True)]
+
+
+def _urls(host: str, listeners: worker_pool.WorkerListeners) -> Mapping[str, str]:
+    """The addresses that are announced."""
+    urls = {"url": _url(host, listeners.http)}
+    if listeners.grpc:
+        urls["grpc"] = _url(host, listeners.grpc).removeprefix("http://")
+    return urls
 
 
 def _worker(
@@ -186,7 +190,8 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _url(host: str, port: int) -> str:
+def _url(host: str, opened: socket.socket) -> str:
+    port = opened.getsockname()[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

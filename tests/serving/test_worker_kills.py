@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 from serving import worker_pool
-from serving.worker_pool import WorkerPool, WorkerSpec
+from serving.worker_pool import WorkerListeners, WorkerPool, WorkerSpec
 from tests.processes import eventually
 
 KILLS = 4  # a fifth within a minute ends the pool
@@ -79,7 +79,7 @@ class Load:
 
 def test_no_kill_loses_more_than_what_its_worker_had(tmp_path: Path) -> None:
     (tmp_path / "predictor.py").write_text(MODEL)
-    listeners = worker_pool.listen("127.0.0.1", 0, 3)
+    listeners = [WorkerListeners(one) for one in worker_pool.listen("127.0.0.1", 0, 3)]
     command = [sys.executable, "-m", "modelyard_runtime.server", "--name", "m"]
     spec = WorkerSpec([*command, "--model-dir", str(tmp_path)], dict(os.environ), tmp_path)
     ready, stop = threading.Event(), threading.Event()
@@ -90,7 +90,7 @@ def test_no_kill_loses_more_than_what_its_worker_had(tmp_path: Path) -> None:
     load = None
     try:
         assert ready.wait(60)
-        load = Load(f"http://127.0.0.1:{listeners[0].getsockname()[1]}")
+        load = Load(f"http://127.0.0.1:{listeners[0].http.getsockname()[1]}")
         chance = random.Random(7)
         killed: set[int] = set()
         for number in range(KILLS):
@@ -106,7 +106,7 @@ def test_no_kill_loses_more_than_what_its_worker_had(tmp_path: Path) -> None:
         stop.set()
         running.join(60)
         for one in listeners:
-            one.close()
+            one.http.close()
 
     counts = load.counts
     assert counts.keys() <= {"sent", "right", "lost"}

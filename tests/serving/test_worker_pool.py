@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import threading
 import urllib.request
@@ -16,7 +15,7 @@ import pytest
 from infra.errors import ConflictError
 from serving import worker_pool
 from serving.source_watch import SourceWatch
-from serving.worker_pool import WorkerPool, WorkerSpec
+from serving.worker_pool import WorkerListeners, WorkerPool, WorkerSpec
 from tests.processes import eventually
 
 # Answers with its process id and the text of answer.py, as it was when it was loaded.
@@ -58,7 +57,12 @@ class Running:
         self.code: int | None = None
         spec = WorkerSpec([sys.executable, "-S", "worker.py"], dict(os.environ), folder)
         self._pool = WorkerPool(
-            spec, self.listeners, folder, self.reports.append, self.ready.set, watch
+            spec,
+            list(map(WorkerListeners, self.listeners)),
+            folder,
+            self.reports.append,
+            self.ready.set,
+            watch,
         )
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
@@ -169,21 +173,16 @@ def test_a_port_in_use_is_refused(count: int) -> None:
     assert f"Port {port} of 127.0.0.1 cannot be used" in refused.value.message
 
 
-def test_a_reserved_port_is_shared_with_workers_and_nothing_else() -> None:
-    with worker_pool.reserve("127.0.0.1", 0) as reserved:
-        port = reserved.getsockname()[1]
-        with socket.socket() as worker:
-            worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            worker.bind(("127.0.0.1", port))
-            worker.listen()
-            with pytest.raises(ConflictError) as refused:
-                worker_pool.reserve("127.0.0.1", port)
-            with socket.create_connection(("127.0.0.1", port)) as client:
-                accepted, address = worker.accept()
-                accepted.close()
-                assert address == client.getsockname()
+def test_a_worker_is_given_the_sockets_that_it_has() -> None:
+    http, grpc = worker_pool.listen("127.0.0.1", 0, 2)
+    with http, grpc:
+        assert WorkerListeners(http).descriptors == {"--fd": http.fileno()}
+        assert WorkerListeners(http, grpc).descriptors == {
+            "--fd": http.fileno(), "--grpc-fd": grpc.fileno()
+        }  # fmt: skip
+        with pytest.raises(ConflictError) as refused:
+            worker_pool.listen("127.0.0.1", grpc.getsockname()[1], 1, "--grpc-port")
 
-    assert refused.value.code == "PortInUse"
     assert "--grpc-port" in refused.value.hint
 
 

@@ -41,7 +41,8 @@ TOKEN_VARIABLE = "MODELYARD_SERVE_TOKEN"  # noqa: S105 (its name)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve models until a signal ends the server."""
     given = _parser().parse_args(arguments)
-    if given.grpc_port is not None and given.entry_script:
+    has_grpc = given.grpc_port is not None or given.grpc_fd is not None
+    if has_grpc and given.entry_script:
         sys.exit(
             "modelyard_runtime.server: --grpc-port is for models: leave out --entry-script, whose "
             "protocol has no gRPC."
@@ -59,13 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         models = _served_models(given, metrics)
         application = Application(models, given.prefix, _request_limits(given), metrics)
         application = _admitting(given, application, token, (), "error")
-        grpc_server = _grpc_server(given, models, token, observer)
+        grpc_server = _grpc_server(given, models, token, observer) if has_grpc else None
     application = ObservedApplication(application, observer)
-    opened = (
-        serving.listen(given.host, given.port)
-        if given.fd is None
-        else socket.socket(fileno=given.fd)
-    )
+    opened = _socket(given.host, given.port, given.fd)
     served = serving.serve(
         application, models, opened, given.drain, given.ready_file, grpc_server,
         given.head_timeout,
@@ -106,21 +103,23 @@ def _served_models(given: argparse.Namespace, metrics: ServerMetrics) -> ServedM
 
 def _grpc_server(
     given: argparse.Namespace, models: ServedModels, token: str, observer: RequestObserver
-) -> GrpcServer | None:
-    if given.grpc_port is None:
-        return None
+) -> GrpcServer:
     try:
         from modelyard_runtime.server.grpc_server import GrpcServer  # noqa: PLC0415 (an extra)
     except ImportError as error:
         sys.exit(
-            f"modelyard_runtime.server: --grpc-port needs grpcio and protobuf ({error}): install "
+            f"modelyard_runtime.server: gRPC needs hpack and protobuf ({error}): install "
             "modelyard-runtime[server,grpc]."
         )
-    most = _request_limits(given).body_bytes
-    is_shared = given.ready_file is not None
-    return GrpcServer(
-        models, given.host, given.grpc_port, most, token, observer, is_shared=is_shared
-    )
+    opened = _socket(given.host, given.grpc_port, given.grpc_fd)
+    return GrpcServer(models, opened, _request_limits(given), token, observer)
+
+
+def _socket(host: str, port: int, descriptor: int | None) -> socket.socket:
+    """The socket of a descriptor, or one of its own."""
+    if descriptor is None:
+        return serving.listen(host, port)
+    return socket.socket(fileno=descriptor)
 
 
 def _scoring(
@@ -178,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--grpc-port", type=int,
         help="A port to serve gRPC on as well; 0 for any that is free.")  # fmt: skip
     add("--fd", type=int, help="A socket to accept from, instead of an address.")
+    add("--grpc-fd", type=int, help="A socket for gRPC, instead of an address.")
     add("--entry-script", type=Path,
         help="A scoring script of Azure ML's, instead of models.")  # fmt: skip
     add("--guarded", action="store_true",
@@ -186,8 +186,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"A file with the token that requests have to carry; else {TOKEN_VARIABLE}, if set.",
         )  # fmt: skip
     add("--ready-file", type=Path,
-        help="A file that is made when all is loaded; nothing is accepted before, and the port "
-        "of gRPC is shared with other processes.")  # fmt: skip
+        help="A file that is made when all is loaded; nothing is accepted before.")  # fmt: skip
     add("--access-log", type=AccessLogFormat, choices=list(AccessLogFormat),
         default=AccessLogFormat.OFF,
         help="Whether standard output gets a line for each request, and in which format.",

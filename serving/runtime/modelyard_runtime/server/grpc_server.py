@@ -1,101 +1,137 @@
 """The Open Inference Protocol's gRPC: the same models, queues and limits as over HTTP.
 
-Requests are read and answers written in threads of gRPC's own, and predicted by way of the event
-loop, where those of HTTP are. grpc.aio would need no threads; but it takes one request at a time
-from the connections, so none arrives while another is predicted, and there are no batches.
+Requests are read, predicted and answered on the event loop, as those of HTTP are, so that they
+share its batches. grpcio has two servers: one hands each request from thread to thread, the other
+takes one at a time from the connections, so that none arrives while another is predicted.
+What is on the wire is described in
+https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import re
+import socket
 import sys
 import traceback
-from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
+from urllib.parse import quote
 
-import grpc
 from google.protobuf.message import DecodeError
 
 from modelyard_runtime.server import grpc_tensors, open_inference
 from modelyard_runtime.server.admission import UNAUTHORIZED, carries
+from modelyard_runtime.server.call_thread import run_aside
 from modelyard_runtime.server.grpc_messages import SERVICE, message
 from modelyard_runtime.server.hosted_model import HostedModel
+from modelyard_runtime.server.http2_connection import Http2Connection
+from modelyard_runtime.server.http2_frames import header
+from modelyard_runtime.server.http2_requests import ConnectionLimits, Http2Answer, Http2Request
 from modelyard_runtime.server.observation import RequestObserver
 from modelyard_runtime.server.refusals import RequestRefused, bad
+from modelyard_runtime.server.request_bodies import ENCODINGS, RequestLimits, decompressed
 from modelyard_runtime.server.served_models import ServedModels
 
+
+class GrpcCode(IntEnum):
+    """Status codes of gRPC that the server answers with."""
+
+    OK = 0
+    CANCELLED = 1
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    RESOURCE_EXHAUSTED = 8
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
+
+
 # What a refusal's HTTP status is in gRPC.
-_CODES: Mapping[int, grpc.StatusCode] = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    404: grpc.StatusCode.NOT_FOUND,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    500: grpc.StatusCode.INTERNAL,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+_CODES: Mapping[int, GrpcCode] = {
+    400: GrpcCode.INVALID_ARGUMENT,
+    401: GrpcCode.UNAUTHENTICATED,
+    404: GrpcCode.NOT_FOUND,
+    413: GrpcCode.RESOURCE_EXHAUSTED,
+    415: GrpcCode.UNIMPLEMENTED,
+    429: GrpcCode.RESOURCE_EXHAUSTED,
+    500: GrpcCode.INTERNAL,
+    501: GrpcCode.UNIMPLEMENTED,
+    503: GrpcCode.UNAVAILABLE,
+    504: GrpcCode.DEADLINE_EXCEEDED,
 }
 
 # The words of a refusal are a header, percent-encoded; clients take 8 KiB of headers.
 _MESSAGE_BYTES = 2000
+_PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
-# Requests in flight, each in a thread while it waits; more than a model lets wait, so that probes
-# are answered while it is busy. Threads are made as they are needed.
-_THREADS = 512
+_PREFIX_BYTES = 5  # before a message: whether it is compressed, and its length
+_CONTENT_TYPE = b"application/grpc"
+_STATUS_200 = b"\x88"  # of HPACK's static table
+_HEAD = (
+    _STATUS_200 + header(b"content-type", _CONTENT_TYPE)
+    + header(b"grpc-accept-encoding", ",".join(ENCODINGS).encode())
+)  # fmt: skip
+_OK = header(b"grpc-status", b"0")
+# What is not gRPC has an answer of HTTP alone.
+_NOT_POST = header(b":status", b"405") + header(b"allow", b"POST")
+_NOT_GRPC = header(b":status", b"415")
+
+_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
+_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_TICK_SECONDS = 0.02
 
 _PROBES = frozenset({"ServerLive", "ServerReady"})
 
-Method = Callable[[Any, grpc.ServicerContext], Any]
+
+@dataclass(frozen=True)
+class _Method:
+    """A method of the protocol.
+
+    Attributes:
+        name: Its name.
+        observed: Its name in metrics and logs.
+        request: The class of its requests.
+        answer: What answers one, with the bytes of the answer's message.
+    """
+
+    name: str
+    observed: str
+    request: Any
+    answer: Callable[[Any], Awaitable[Any]]
 
 
 class GrpcServer:
     """Answers gRPC requests for some models."""
 
     def __init__(
-        self, models: ServedModels, host: str, port: int, message_bytes: int, token: str = "",
-        observer: RequestObserver | None = None, *, is_shared: bool = False,
+        self, models: ServedModels, opened: socket.socket, limits: RequestLimits,
+        token: str = "", observer: RequestObserver | None = None,
     ) -> None:  # fmt: skip
         """Serve ``models``.
 
         Args:
             models: The models.
-            host: The address to listen on.
-            port: The port; 0 for any that is free.
-            message_bytes: Longest request.
+            opened: Where to listen.
+            limits: Limits of requests.
             token: What the metadatum ``authorization`` has to carry, but for probes; "" if
                 nothing. Pages in a browser cannot ask it, so there is no more to check.
-            observer: Is told of requests; None for nobody.
-            is_shared: Whether other servers may listen on the port, among which the kernel
-                divides the connections. If not, a port that is in use is refused.
+            observer: Observer of requests; None for none.
         """
         self._models = models
-        self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._message_bytes = message_bytes
+        self._socket = opened
+        self._most_bytes = limits.body_bytes
+        self._limits = ConnectionLimits(limits.body_bytes + _PREFIX_BYTES, limits.body_seconds)
         self._token = token.encode()
         self._observer = observer or RequestObserver()
-        self._is_shared = is_shared
-        self._server: grpc.Server | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    async def start(self) -> int:
-        """Listen.
-
-        Returns:
-            The port.
-
-        Raises:
-            OSError: If it cannot.
-        """
-        options = [
-            ("grpc.max_receive_message_length", self._message_bytes),
-            ("grpc.so_reuseport", int(self._is_shared)),
-        ]
-        self._loop = asyncio.get_running_loop()
-        self._server = grpc.server(
-            ThreadPoolExecutor(_THREADS, "grpc"), options=options, maximum_concurrent_rpcs=_THREADS
-        )
-        methods: Mapping[str, Method] = {
+        self._connections: set[Http2Connection] = set()
+        self._server: asyncio.Server | None = None
+        methods: Mapping[str, Callable[[Any], Awaitable[Any]]] = {
             "ServerLive": self._server_live,
             "ServerReady": self._server_ready,
             "ModelReady": self._model_ready,
@@ -103,36 +139,123 @@ class GrpcServer:
             "ModelMetadata": self._model_metadata,
             "ModelInfer": self._model_infer,
         }
-        handlers = {
-            name: grpc.unary_unary_rpc_method_handler(self._answering(name, method))
-            for name, method in methods.items()
+        self._methods = {
+            f"/{SERVICE}/{name}".encode(): _Method(
+                name, _snake_case(name), message(f"{name}Request"), answer
+            )
+            for name, answer in methods.items()
         }
-        self._server.add_registered_method_handlers(SERVICE, handlers)
-        try:
-            port = int(self._server.add_insecure_port(self._address))
-        except RuntimeError as error:
-            raise OSError(f"gRPC cannot listen on {self._address}: {error}") from None
-        self._server.start()
-        return port
+
+    @property
+    def port(self) -> int:
+        """The port."""
+        return int(self._socket.getsockname()[1])
+
+    async def start(self, backlog: int = 100) -> None:
+        """Accept connections, of which ``backlog`` may wait."""
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Http2Connection(self, self._limits, self._connections),
+            sock=self._socket, backlog=backlog,
+        )  # fmt: skip
 
     async def stop(self, seconds: float) -> None:
         """Accept nothing more, and answer what has begun within ``seconds``."""
-        if self._server:
-            await asyncio.to_thread(self._server.stop(seconds).wait)
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in list(self._connections):
+            connection.drain()
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + seconds
+        while self._connections and loop.time() < ends:
+            await asyncio.sleep(_TICK_SECONDS)
+        for connection in list(self._connections):
+            connection.abort()
 
-    def _server_live(self, _: Any, __: Any) -> Any:
+    async def answer(self, request: Http2Request) -> Http2Answer:
+        """Answer a request; see :class:`Http2Handler`."""
+        head = request.head
+        if head.method != b"POST":
+            return Http2Answer(_NOT_POST)
+        if not head.fields.get(b"content-type", b"").startswith(_CONTENT_TYPE):
+            return Http2Answer(_NOT_GRPC)
+        method = self._methods.get(head.path)
+        scope = _scope(request) if self._observer.reads_scopes else {}
+        record = self._observer.begin("grpc", method.observed if method else "other", scope)
+        code, words, found = GrpcCode.INTERNAL, "", b""
+        try:
+            found = await self._answer(request, method)
+            code = GrpcCode.OK
+        except RequestRefused as refusal:
+            code, words = _CODES[refusal.status], refusal.message
+        except asyncio.CancelledError:
+            code = GrpcCode.CANCELLED
+            raise
+        except Exception:  # noqa: BLE001 (the edge of the server)
+            print(traceback.format_exc(), file=sys.stderr, end="", flush=True)
+            words = "The server failed; see its log."
+        finally:
+            record.code = code.name
+            record.sent = len(found)
+            self._observer.end(record)
+        more = b"".join(header(name, value) for name, value in record.answer_headers)
+        if code is GrpcCode.OK:
+            return Http2Answer(_HEAD, b"\0" + len(found).to_bytes(4) + found, _OK + more)
+        return Http2Answer(_HEAD + _refusal(code, words) + more)
+
+    async def _answer(self, request: Http2Request, method: _Method | None) -> bytes:
+        """The message that answers a request."""
+        fields = request.head.fields
+        if method is None:
+            path = request.head.path.decode(errors="replace")
+            raise RequestRefused(501, f"There is no method {path}.")
+        if self._token and method.name not in _PROBES:
+            given = fields.get(b"authorization")  # joined, and so another, if there are several
+            if given is None or not carries(given.decode(errors="replace"), self._token):
+                raise RequestRefused(401, UNAUTHORIZED)
+        seconds = _timeout(fields)
+        try:
+            async with asyncio.timeout(seconds):
+                parsed = await self._parsed(request, method)
+                answered = await method.answer(parsed)
+        except TimeoutError:
+            raise RequestRefused(504, "The time that the client gives is over.") from None
+        found: bytes = await run_aside(answered.ByteSize(), answered.SerializeToString)
+        return found
+
+    async def _parsed(self, request: Http2Request, method: _Method) -> Any:
+        """The message of a request."""
+        body = request.body
+        if body is None:
+            raise self._too_large()
+        is_compressed, size = body[:1] == b"\1", int.from_bytes(body[1:_PREFIX_BYTES])
+        if len(body) != _PREFIX_BYTES + size or body[0] > 1:
+            raise bad("The request's body is not one message of gRPC.")
+        given: bytes | memoryview = memoryview(body)[_PREFIX_BYTES:]
+        if is_compressed:
+            encoding = request.head.fields.get(b"grpc-encoding", b"").decode("latin-1")
+            if encoding not in ENCODINGS:
+                raise RequestRefused(501, f"Messages are not compressed by {encoding!r}, "
+                                          f"but by {', '.join(ENCODINGS)}.")  # fmt: skip
+            given = await run_aside(size, decompressed, given, encoding, self._most_bytes)
+        return await run_aside(len(given), _message, method.request, given)
+
+    def _too_large(self) -> RequestRefused:
+        return RequestRefused(413, f"The message has more than {self._most_bytes} bytes.")
+
+    async def _server_live(self, _: Any) -> Any:
         return message("ServerLiveResponse")(live=True)
 
-    def _server_ready(self, _: Any, __: Any) -> Any:
+    async def _server_ready(self, _: Any) -> Any:
         return message("ServerReadyResponse")(ready=_is_ready(self._models))
 
-    def _model_ready(self, request: Any, _: Any) -> Any:
+    async def _model_ready(self, request: Any) -> Any:
         return message("ModelReadyResponse")(ready=_is_ready(self._model(request)))
 
-    def _server_metadata(self, _: Any, __: Any) -> Any:
+    async def _server_metadata(self, _: Any) -> Any:
         return message("ServerMetadataResponse")(**open_inference.server_metadata())
 
-    def _model_metadata(self, request: Any, _: Any) -> Any:
+    async def _model_metadata(self, request: Any) -> Any:
         model = self._model(request)
         model.check_ready()
         found = open_inference.described(
@@ -140,73 +263,43 @@ class GrpcServer:
         )
         return message("ModelMetadataResponse")(**found)
 
-    def _model_infer(self, request: Any, context: grpc.ServicerContext) -> Any:
+    async def _model_infer(self, request: Any) -> Any:
         model = self._models.find(request.model_name, request.model_version or None)
-        asked = grpc_tensors.read(request)
-        assert self._loop is not None
-        predicting = asyncio.run_coroutine_threadsafe(model.infer(asked.inputs), self._loop)
-        if not context.add_callback(predicting.cancel):  # the client has gone
-            predicting.cancel()
-        outputs = predicting.result()
-        return grpc_tensors.write(asked, outputs, model.name, model.version)
+        asked = await run_aside(request.ByteSize(), grpc_tensors.read, request)
+        outputs = await model.infer(asked.inputs)
+        size = sum(array.nbytes for array in outputs.values())
+        return await run_aside(size, grpc_tensors.write, asked, outputs, model.name, model.version)
 
     def _model(self, request: Any) -> HostedModel:
         return self._models.find(request.name, request.version or None)
 
-    def _answering(
-        self, name: str, method: Method
-    ) -> Callable[[bytes, grpc.ServicerContext], Any]:
-        """A handler of bytes: it answers whatever comes, also what is no message."""
-        request = message(f"{name}Request")
-        observed = "".join(f"_{one.lower()}" if one.isupper() else one for one in name)[1:]
 
-        def answer(body: bytes, context: grpc.ServicerContext) -> Any:
-            assert self._loop is not None
-            scope = _scope(name, context) if self._observer.reads_scopes else {}
-            record = self._observer.begin("grpc", observed, scope)
-            code, words = grpc.StatusCode.OK, ""
-            try:
-                if self._token and name not in _PROBES:
-                    self._check_token(context)
-                answered: bytes = method(_parsed(request, body), context).SerializeToString()
-                record.sent = len(answered)
-                return answered
-            except CancelledError:
-                code, words = grpc.StatusCode.CANCELLED, "The client has cancelled the request."
-            except RequestRefused as refusal:
-                code, words = _CODES[refusal.status], refusal.message
-            except Exception:  # noqa: BLE001 (the edge of the server)
-                print(traceback.format_exc(), file=sys.stderr, end="", flush=True)
-                code, words = grpc.StatusCode.INTERNAL, "The server failed; see its log."
-            finally:
-                if record.answer_headers:
-                    context.set_trailing_metadata(
-                        [(key.decode(), value.decode()) for key, value in record.answer_headers]
-                    )
-                record.code = code.name
-                self._observer.end_in_thread(record, self._loop)
-            return context.abort(code, _cut(words))
-
-        return answer
-
-    def _check_token(self, context: grpc.ServicerContext) -> None:
-        metadata = context.invocation_metadata() or ()
-        given = [str(value) for name, value in metadata if name == "authorization"]
-        if len(given) != 1 or not carries(given[0], self._token):
-            raise RequestRefused(401, UNAUTHORIZED)
-
-
-def _scope(name: str, context: grpc.ServicerContext) -> Mapping[str, Any]:
+def _scope(request: Http2Request) -> Mapping[str, Any]:
     """What ASGI would say of a request."""
-    metadata = context.invocation_metadata() or ()
-    headers = [
-        (key.encode(), value.encode("latin-1", "replace"))
-        for key, value in metadata
-        if isinstance(value, str)
-    ]
-    peer = context.peer().partition(":")[2].rpartition(":")[0]
-    return {"method": "POST", "path": f"/{SERVICE}/{name}", "headers": headers,
-            "client": (peer, 0)}  # fmt: skip
+    return {"method": "POST", "path": request.head.path.decode("latin-1"),
+            "raw_path": request.head.path, "headers": list(request.head.fields.items()),
+            "client": (request.client, 0)}  # fmt: skip
+
+
+def _snake_case(name: str) -> str:
+    return re.sub("(?<!^)([A-Z])", r"_\1", name).lower()
+
+
+@functools.lru_cache(64)
+def _seconds(given: bytes) -> float | None:
+    found = _TIMEOUT.fullmatch(given)
+    return int(found[1]) * _UNITS[found[2]] if found else None
+
+
+def _timeout(fields: Mapping[bytes, bytes]) -> float | None:
+    """The seconds that the client waits; None without a limit."""
+    given = fields.get(b"grpc-timeout")
+    if given is None:
+        return None
+    seconds = _seconds(given)
+    if seconds is None:
+        raise bad("grpc-timeout is no time.")
+    return seconds
 
 
 def _is_ready(one: ServedModels | HostedModel) -> bool:
@@ -217,12 +310,17 @@ def _is_ready(one: ServedModels | HostedModel) -> bool:
     return True
 
 
-def _parsed(request: Any, body: bytes) -> Any:
+def _message(request: Any, body: bytes | memoryview) -> Any:
     try:
         return request.FromString(body)
     except DecodeError as error:
         raise bad(f"The request is no {request.DESCRIPTOR.name}: {error}.") from None
 
 
-def _cut(words: str) -> str:
-    return words.encode()[:_MESSAGE_BYTES].decode(errors="ignore")
+def _refusal(code: GrpcCode, words: str) -> bytes:
+    """Trailers of a refusal."""
+    short = words.encode(errors="replace")[:_MESSAGE_BYTES].decode(errors="ignore")
+    return (
+        header(b"grpc-status", str(code.value).encode())
+        + header(b"grpc-message", quote(short, safe=_PLAIN).encode())
+    )  # fmt: skip

@@ -6,8 +6,6 @@ writes that there, and nothing of it is passed on from function to function.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -88,10 +86,10 @@ class RequestSink(Protocol):
     reads_scopes: bool
 
     def on_begin(self, record: RequestRecord) -> None:
-        """Handle the begin of a request; called in any thread."""
+        """Handle the begin of a request."""
 
     def on_end(self, record: RequestRecord) -> None:
-        """Handle the end of a request; called in the event loop's thread."""
+        """Handle the end of a request."""
 
 
 class ModelObserver:
@@ -138,15 +136,6 @@ class RequestObserver:
     def end(self, record: RequestRecord) -> None:
         """Complete the record of a request."""
         record.seconds = time.perf_counter() - record.began
-        self._tell(record)
-
-    def end_in_thread(self, record: RequestRecord, loop: asyncio.AbstractEventLoop) -> None:
-        """Complete a record in another thread; sinks get it in that of ``loop``."""
-        record.seconds = time.perf_counter() - record.began
-        with contextlib.suppress(RuntimeError):  # the server has ended
-            loop.call_soon_threadsafe(self._tell, record)
-
-    def _tell(self, record: RequestRecord) -> None:
         for sink in self._sinks:
             sink.on_end(record)
 

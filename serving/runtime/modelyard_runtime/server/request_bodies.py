@@ -12,6 +12,7 @@ from modelyard_runtime.server.refusals import RequestRefused, bad
 
 # Sizes of zlib's window, which say the format as well; None for what is not compressed.
 _WINDOWS = {"identity": None, "gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+ENCODINGS = tuple(_WINDOWS)
 _SHORT = 64 * 2**10  # bytes that are decompressed on the event loop
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -43,28 +44,39 @@ async def read_body(headers: Mapping[str, str], receive: Receive, limits: Reques
             unknown, 400 if it ends early.
     """
     encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in _WINDOWS:
-        known = ", ".join(_WINDOWS)
+    if encoding not in ENCODINGS:
+        known = ", ".join(ENCODINGS)
         raise RequestRefused(
             415, f"The body's encoding is {encoding}; give one of {known}.",
             {"accept-encoding": known},
         )  # fmt: skip
     body = await _received(headers, receive, limits)
-    window = _WINDOWS[encoding]
-    if window is None:
+    if encoding == "identity":
         return body
     if len(body) < _SHORT:
-        return _decompressed(body, encoding, window, limits.body_bytes)
-    return await asyncio.to_thread(_decompressed, body, encoding, window, limits.body_bytes)
+        return decompressed(body, encoding, limits.body_bytes)
+    return await asyncio.to_thread(decompressed, body, encoding, limits.body_bytes)
 
 
-def _decompressed(body: bytes, encoding: str, window: int, most: int) -> bytes:
-    """The body as it was before it was compressed; no more of it than may be is made."""
+def decompressed(body: bytes | memoryview, encoding: str, most: int) -> bytes:
+    """Decompress a body; no more than ``most`` bytes of it are made.
+
+    Args:
+        body: The body.
+        encoding: One of :data:`ENCODINGS`.
+        most: Most bytes that it may have.
+
+    Raises:
+        RequestRefused: 413 if it has more, 400 if it is not of the encoding.
+    """
+    window = _WINDOWS[encoding]
+    if window is None:
+        return bytes(body)
     decompressor = zlib.decompressobj(window)
     try:
         found = decompressor.decompress(body, most + 1)
     except zlib.error:
-        raise bad(f"The body is no {encoding}, which content-encoding says.") from None
+        raise bad(f"The body is no {encoding}, which its encoding says.") from None
     if len(found) > most:
         raise _too_large(most)
     if not decompressor.eof or decompressor.unused_data:

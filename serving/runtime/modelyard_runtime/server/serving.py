@@ -16,7 +16,7 @@ import uvicorn
 
 from modelyard_runtime.server.http_connection import HEAD_SECONDS, HttpConnection
 
-if TYPE_CHECKING:  # grpcio is there only where gRPC is asked for
+if TYPE_CHECKING:  # its packages are there only where gRPC is asked for
     from modelyard_runtime.server.grpc_server import GrpcServer
 
 _BACKLOG = 2048
@@ -90,9 +90,6 @@ async def serve(
 
     Returns:
         The exit status: 1 if a model could not be loaded.
-
-    Raises:
-        OSError: If gRPC cannot listen.
     """
     server = _Server(_config(application, drain, head_seconds), application, grpc_server, drain)
     server.accepts_until_drained = ready is None
@@ -104,11 +101,11 @@ async def serve(
         return 1
     host, port = opened.getsockname()[:2]
     if grpc_server:
-        grpc_port = await grpc_server.start()
+        await grpc_server.start(_BACKLOG)
     if ready:
         ready.touch()
     elif grpc_server:
-        print(f"Listening for gRPC on port {grpc_port}", file=sys.stderr, flush=True)
+        print(f"Listening for gRPC on port {grpc_server.port}", file=sys.stderr, flush=True)
     serving = asyncio.ensure_future(server.serve(sockets=[opened]))
     if not ready:  # else the one that shared the socket says it
         print(f"Listening on http://{host}:{port}", file=sys.stderr, flush=True)

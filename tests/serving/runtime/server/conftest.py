@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -9,9 +10,11 @@ import httpx
 import pytest
 from modelyard_runtime.server.application import Application
 from modelyard_runtime.server.hosted_model import HostedModel
+from modelyard_runtime.server.http2_connection import Http2Connection
+from modelyard_runtime.server.http2_requests import ConnectionLimits
 from modelyard_runtime.server.served_models import ServedModels
 
-from tests.serving.runtime.server import served
+from tests.serving.runtime.server import http2_client, served
 
 Client = httpx.AsyncClient
 Open = Callable[..., Awaitable[Client]]
@@ -55,3 +58,40 @@ async def opened() -> AsyncIterator[Open]:
         await client.aclose()
     for model in models:
         model.close()
+
+
+@pytest.fixture
+def handler() -> http2_client.Handler:
+    return http2_client.Handler()
+
+
+@pytest.fixture
+def connections() -> set[Http2Connection]:
+    return set()
+
+
+@pytest.fixture
+async def connect(
+    handler: http2_client.Handler, connections: set[Http2Connection]
+) -> AsyncIterator[http2_client.Connect]:
+    """Make a client of a server."""
+    servers, writers = [], []
+
+    async def make(*frames: bytes, **limits: float) -> http2_client.Client:
+        found: dict[str, Any] = {"body_bytes": http2_client.MOST_BODY, **limits}
+        bounds = ConnectionLimits(**found)
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Http2Connection(handler, bounds, connections), "127.0.0.1", 0
+        )
+        servers.append(server)
+        port = server.sockets[0].getsockname()[1]
+        client = http2_client.Client(*await asyncio.open_connection("127.0.0.1", port))
+        writers.append(client.writer)
+        client.send(*frames)
+        return client
+
+    yield make
+    for writer in writers:
+        writer.close()
+    for server in servers:
+        server.close()

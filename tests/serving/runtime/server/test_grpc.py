@@ -15,11 +15,12 @@ import grpc.aio
 import numpy as np
 import pytest
 from modelyard_runtime.frames import objects
-from modelyard_runtime.server import tensors
+from modelyard_runtime.server import serving, tensors
 from modelyard_runtime.server.access_log import AccessLog, AccessLogFormat
 from modelyard_runtime.server.grpc_messages import SERVICE, message
 from modelyard_runtime.server.grpc_server import GrpcServer
 from modelyard_runtime.server.observation import RequestObserver, RequestRecord
+from modelyard_runtime.server.request_bodies import RequestLimits
 from modelyard_runtime.server.served_models import ServedModels
 
 from tests.serving.runtime.server import served
@@ -74,8 +75,11 @@ async def opened() -> AsyncIterator[Open]:
             await model.load()
         models.extend(given)
         served_models = ServedModels([*given, *late])
-        servers.append(GrpcServer(served_models, "127.0.0.1", 0, MESSAGE_BYTES, token, observer))
-        channels.append(grpc.aio.insecure_channel(f"127.0.0.1:{await servers[-1].start()}"))
+        opened = serving.listen("127.0.0.1", 0)
+        limits = RequestLimits(MESSAGE_BYTES)
+        servers.append(GrpcServer(served_models, opened, limits, token, observer))
+        await servers[-1].start()
+        channels.append(grpc.aio.insecure_channel(f"127.0.0.1:{servers[-1].port}"))
         return Client(channels[-1])
 
     yield make
@@ -385,16 +389,6 @@ async def test_random_bytes_are_refused_and_nothing_worse(opened: Open) -> None:
 
     assert codes.count(INVALID) > 100
     assert set(codes) <= {OK, INVALID, grpc.StatusCode.NOT_FOUND}
-
-
-async def test_a_port_is_not_shared() -> None:
-    first = GrpcServer(ServedModels([]), "127.0.0.1", 0, MESSAGE_BYTES)
-    port = await first.start()
-    try:
-        with pytest.raises(OSError, match=f"gRPC cannot listen on 127.0.0.1:{port}"):
-            await GrpcServer(ServedModels([]), "127.0.0.1", port, MESSAGE_BYTES).start()
-    finally:
-        await first.stop(0)
 
 
 def test_the_messages_are_not_in_the_pool_of_the_process() -> None:

@@ -178,8 +178,9 @@ def test_at_the_end_it_answers_what_it_has_begun_in_grpc(start: Callable[..., Se
 def test_grpc_without_its_packages_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "modelyard_runtime.server.grpc_server", raising=False)
-    monkeypatch.setitem(sys.modules, "grpc", None)
+    for name in ("grpc_server", "http2_connection", "http2_heads", "http2_requests"):
+        monkeypatch.delitem(sys.modules, f"modelyard_runtime.server.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "hpack", None)
 
     with pytest.raises(SystemExit, match=r"install modelyard-runtime\[server,grpc\]"):
         main(["--model-dir", str(folder), "--grpc-port", "0"])

@@ -16,11 +16,12 @@ import grpc
 import grpc.aio
 import httpx
 import pytest
-from modelyard_runtime.server import tracing
+from modelyard_runtime.server import serving, tracing
 from modelyard_runtime.server.application import Application
 from modelyard_runtime.server.grpc_messages import SERVICE, message
 from modelyard_runtime.server.grpc_server import GrpcServer
 from modelyard_runtime.server.observation import ObservedApplication, RequestObserver
+from modelyard_runtime.server.request_bodies import RequestLimits
 from modelyard_runtime.server.scoring_application import ScoringApplication
 from modelyard_runtime.server.scoring_script import ScoringScript
 from modelyard_runtime.server.served_models import ServedModels
@@ -169,12 +170,13 @@ async def test_failures_of_the_server_are_errors(
 async def test_requests_of_grpc_are_spans(receiver: _Receiver, traces: tracing.Tracing) -> None:
     model = served.hosted("echo", served.slow)
     await model.load()
-    server = GrpcServer(
-        ServedModels([model]), "127.0.0.1", 0, 2**16, observer=RequestObserver([traces])
-    )
+    observer = RequestObserver([traces])
+    opened = serving.listen("127.0.0.1", 0)
+    server = GrpcServer(ServedModels([model]), opened, RequestLimits(), observer=observer)
+    await server.start()
     tensor = {"name": "x", "datatype": "FP64", "shape": [1], "contents": {"fp64_contents": [0.0]}}
     body = message("ModelInferRequest")(model_name="echo", inputs=[tensor]).SerializeToString()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{await server.start()}") as channel:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         call = channel.unary_unary(f"/{SERVICE}/ModelInfer")(
             body, metadata=[("traceparent", f"00-{_TRACE}-{_PARENT}-01")]
         )
