@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import struct
+from typing import Any
 
 import pytest
 from h2.config import H2Configuration
@@ -314,3 +315,33 @@ async def test_it_drains(
     assert not await client.is_alive()
     assert not await idle.is_alive()
     assert len(handler.requests) == 1
+
+
+async def test_random_frames_end_connections_and_nothing_worse(
+    connect: Connect, handler: Handler, connections: set[Http2Connection]
+) -> None:
+    chance = random.Random(5)
+    failures: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, found: failures.append(found))
+    paths = [block(fields=[*FIELDS[:2], (b":path", path)]) for path in (b"/echo", b"/wait")]
+    for _ in range(150):
+        frames = []
+        for _ in range(chance.randint(1, 20)):
+            kind = chance.choice([0, 1, 1, 1, 3, 4, 8, chance.randrange(12)])
+            payload = chance.choice([bytes(4), b"\0\0\0\1", bytes(8), chance.randbytes(5), *paths])
+            flags, number = chance.choice([0, 1, 4, 5, 5, 8, 32]), chance.choice([0, 1, 1, 3, 5])
+            frames.append(frame(FrameType(min(kind, 9)), flags, number, payload))
+        client = await connect(BEGIN, headers(7, payload=chance.choice(paths)))
+        assert await client.is_alive()
+        client.send(*frames)
+        client.writer.write_eof()
+        async with asyncio.timeout(20):
+            while await client.reader.read(2**16):
+                pass
+    handler.go.set()
+    async with asyncio.timeout(20):
+        while connections:
+            await asyncio.sleep(0.01)
+
+    assert failures == []
+    assert any(request.head.path == b"/wait" for request in handler.requests)
