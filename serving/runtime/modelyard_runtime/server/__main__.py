@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -19,7 +20,7 @@ from modelyard_runtime.server.admission import Admission
 from modelyard_runtime.server.application import Application
 from modelyard_runtime.server.batching import BatchLimits
 from modelyard_runtime.server.hosted_model import HostedModel
-from modelyard_runtime.server.http_connection import HEAD_SECONDS
+from modelyard_runtime.server.http_connection import HEAD_SECONDS, HttpConnection
 from modelyard_runtime.server.observation import (
     ObservedApplication,
     RequestObserver,
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     opened = _socket(given.host, given.port, given.fd)
     served = serving.serve(
         application, models, opened, given.drain, given.ready_file, grpc_server,
-        given.head_timeout,
+        functools.partial(HttpConnection, head_seconds=given.head_timeout, observer=observer),
     )  # fmt: skip
     with held:
         code = asyncio.run(served)

@@ -152,6 +152,6 @@ def _path(scope: Mapping[str, Any]) -> str:
 
 
 def _shown(value: str) -> str:
-    """What a client sent as one word of ASCII; quoted where it is none."""
-    value = value[:_LONGEST_PATH]
+    """What a client sent as one word of ASCII: quoted where it is none, a dash if it is empty."""
+    value = value[:_LONGEST_PATH] or "-"
     return value if _PLAIN.fullmatch(value) else ascii(value)

@@ -14,6 +14,8 @@ from typing import Any
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from modelyard_runtime.server.observation import RequestObserver
+
 HEAD_SECONDS = 20.0
 _HEAD_BYTES = 64 * 2**10  # a request's line and its headers
 _UNREAD_SECONDS = 5.0  # for the rest of a body that was refused
@@ -28,16 +30,22 @@ class _HeadRefused(Exception):
 class HttpConnection(HttpToolsProtocol):
     """A connection: uvicorn's, with limits before and after the body of a request."""
 
-    def __init__(self, *given: Any, head_seconds: float = HEAD_SECONDS, **options: Any) -> None:
+    def __init__(
+        self, *given: Any, observer: RequestObserver | None = None,
+        head_seconds: float = HEAD_SECONDS, **options: Any,
+    ) -> None:  # fmt: skip
         """Serve a connection.
 
         Args:
             given: For uvicorn.
+            observer: Observer of requests that are refused before the application has them; None
+                for none.
             head_seconds: Longest time that a head may take to arrive, and that a connection may
                 say nothing at first.
             options: For uvicorn.
         """
         super().__init__(*given, **options)
+        self._observer = observer or RequestObserver()
         self._head_seconds = head_seconds
         self._refusal = (400, _MALFORMED)
         self._is_within = False  # a message, from its first byte to its last
@@ -81,7 +89,6 @@ class HttpConnection(HttpToolsProtocol):
             _HeadRefused: If the head is too long; the parser makes an error of its own of it.
         """
         self._stop_timer()
-        self._is_head = False
         if self._head_bytes > _HEAD_BYTES:  # with what followed in the same packet
             length = len(self.url) + sum(
                 len(name) + len(value) + 4 for name, value in self.headers
@@ -94,6 +101,7 @@ class HttpConnection(HttpToolsProtocol):
             self._refusal = (400, "Give one Host header.")
             raise _HeadRefused
         super().on_headers_complete()
+        self._is_head = False
 
     def on_message_complete(self) -> None:
         """Wait for the next request, as long as connections are kept."""
@@ -116,12 +124,21 @@ class HttpConnection(HttpToolsProtocol):
         self._stop_timer()
         status, words = self._refusal
         body = orjson.dumps({"error": words})
-        length = str(len(body)).encode()
-        self.transport.write(
-            b"".join([STATUS_LINE[status], b"content-type: application/json\r\ncontent-length: ",
-                      length, b"\r\nconnection: close\r\n\r\n", body])
-        )  # fmt: skip
+        headers = [(b"content-type", b"application/json"), (b"connection", b"close"),
+                   (b"content-length", str(len(body)).encode())]  # fmt: skip
+        if self._is_head:  # else the application has the request, and it is observed there
+            headers += self._observe(status, len(body))
+        lines = [b"%s: %s\r\n" % header for header in headers]
+        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
         self.transport.close()
+
+    def _observe(self, status: int, sent: int) -> list[tuple[bytes, bytes]]:
+        """Record a refusal without a word of what was sent; headers for the answer."""
+        scope = {"method": "", "path": "", "client": self.client}
+        record = self._observer.begin("http", "malformed", scope)
+        record.code, record.sent = str(status), sent
+        self._observer.end(record)
+        return record.answer_headers
 
     def _start_timer(self, seconds: float) -> None:
         self._stop_timer()

@@ -23,7 +23,8 @@ class RequestRecord:
 
     Attributes:
         protocol: ``v1``, ``v2``, ``grpc`` or ``azureml``; ``http`` of what is in none.
-        method: What it asks for, as the protocol calls it; ``other`` of what there is not.
+        method: What it asks for, as the protocol calls it; ``other`` of what there is not, and
+            ``malformed`` of what is refused before anything of it is known.
         model: The model's name; "" if it asks for none, or for one that there is not.
         code: What it is answered with: an HTTP status, or the name of gRPC's.
         began: When it was there, by the clock of ``time.perf_counter``.

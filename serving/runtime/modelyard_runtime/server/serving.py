@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import signal
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import uvicorn
 
-from modelyard_runtime.server.http_connection import HEAD_SECONDS, HttpConnection
+from modelyard_runtime.server.http_connection import HttpConnection
 
 if TYPE_CHECKING:  # its packages are there only where gRPC is asked for
     from modelyard_runtime.server.grpc_server import GrpcServer
@@ -70,7 +69,7 @@ async def serve(
     drain: float,
     ready: Path | None = None,
     grpc_server: GrpcServer | None = None,
-    head_seconds: float = HEAD_SECONDS,
+    connection: Callable[..., HttpConnection] = HttpConnection,
 ) -> int:
     """Serve until a signal ends the server.
 
@@ -86,12 +85,12 @@ async def serve(
             then, and none any more from the signal on: for one of several processes that share
             the socket, another of which answers meanwhile.
         grpc_server: What answers over gRPC as well.
-        head_seconds: Longest time that the head of a request may take to arrive.
+        connection: Makes the protocol of a connection.
 
     Returns:
         The exit status: 1 if a model could not be loaded.
     """
-    server = _Server(_config(application, drain, head_seconds), application, grpc_server, drain)
+    server = _Server(_config(application, connection, drain), application, grpc_server, drain)
     server.accepts_until_drained = ready is None
     # Connections have it from their listener; asyncio sets it on sockets only that it has made. An
     # answer of two packets would wait 40 ms for the acknowledgement of the first.
@@ -120,10 +119,12 @@ async def serve(
     return int(failed)
 
 
-def _config(application: Draining, drain: float, head_seconds: float) -> uvicorn.Config:
-    connection: Any = functools.partial(HttpConnection, head_seconds=head_seconds)
+def _config(
+    application: Draining, connection: Callable[..., HttpConnection], drain: float
+) -> uvicorn.Config:
+    protocol: Any = connection
     return uvicorn.Config(
-        application, http=connection, ws="none", lifespan="off", access_log=False,
+        application, http=protocol, ws="none", lifespan="off", access_log=False,
         log_level="warning", server_header=False, date_header=False, proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(drain)), backlog=_BACKLOG,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,14 +33,19 @@ ALIVE = b'{"live":true}'
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
-    folder = tmp_path_factory.mktemp("http")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the server prints, its access log among it."""
+    return tmp_path_factory.mktemp("http") / "log"
+
+
+@pytest.fixture(scope="module")
+def address(log: Path) -> Iterator[tuple[str, int]]:
+    folder = log.parent
     (folder / "predictor.py").write_text(MODEL)
-    log = folder / "log"
     command = [
         sys.executable, "-m", "modelyard_runtime.server", "--model-dir", str(folder), "--guarded",
         "--name", "m", "--port", "0", "--head-timeout", "1", "--body-timeout", "1",
-        "--body-mib", "1",
+        "--body-mib", "1", "--access-log", "json",
     ]  # fmt: skip
     with log.open("w") as file:
         process = subprocess.Popen(command, stderr=file, stdout=file)
@@ -203,6 +211,70 @@ def test_chunks_of_any_size_are_one_body(cut: int, connection: socket.socket) ->
     assert answer(connection)[2] == ALIVE
 
 
+MALFORMED = re.compile(
+    rb'^modelyard_requests_total{protocol="http",method="malformed",model="",code="(\d+)"} (\d+)',
+    re.MULTILINE,
+)
+
+
+def malformed(address: tuple[str, int]) -> Counter[int]:
+    """How many requests were refused with which status before anything of them was known."""
+    with socket.create_connection(address, timeout=20) as other:
+        other.sendall(LIVE.replace(b"/v2/health/live", b"/metrics"))
+        found = MALFORMED.findall(answer(other)[2])
+    return Counter({int(status): int(count) for status, count in found})
+
+
+FORGED = b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\nx-request-id: FORGED\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b'\x16{"level": "FORGED"}\r\n\r\n', 400), (b"GET /FORGED HTTP/9\r\n\r\n", 400),
+        (FORGED, 400), (b"GET /FORGED HTTP/1.1\r\nA: " + b"a" * 70_000, 431),
+        (b"GET /FORGED HTTP/1.1\r\n", 408), (b"BREW FORGED", 400),
+    ],
+    ids=["TLS", "version", "hosts", "long", "slow", "method"],
+)  # fmt: skip
+def test_what_is_no_http_is_counted_and_logged_without_its_words(
+    sent: bytes, status: int, address: tuple[str, int], log: Path
+) -> None:
+    before = malformed(address)
+    with socket.create_connection(address, timeout=20) as one:
+        one.sendall(sent)
+        found, headers, body = answer(one)
+
+    identifier = headers["x-request-id"]
+    eventually(lambda: identifier in log.read_text(), "it is logged")
+    (line,) = [one for one in log.read_text().splitlines() if identifier in one]
+    logged = json.loads(line)
+    assert found == status
+    assert malformed(address) == before + Counter([status])
+    assert {name: logged[name] for name in ("status", "client", "method", "path")} == {
+        "status": status, "client": "127.0.0.1", "method": "", "path": "",
+    }  # fmt: skip
+    assert logged["response_bytes"] == len(body)
+    assert "FORGED" not in log.read_text()
+
+
+def test_a_body_that_is_malformed_is_one_request(
+    address: tuple[str, int], connection: socket.socket, log: Path
+) -> None:
+    before = malformed(address)
+    headers = b"x-request-id: odd-chunks\r\nTransfer-Encoding: chunked\r\n\r\n"
+    connection.sendall(PREDICT + headers)
+    check_alive(address)  # the application has the request by then
+    connection.sendall(b"zz\r\n")
+    assert b" 400 " in rest(connection)
+    eventually(lambda: "odd-chunks" in log.read_text(), "it is logged")
+    (line,) = [one for one in log.read_text().splitlines() if "odd-chunks" in one]
+
+    assert json.loads(line)["path"] == "/v1/models/m:predict"
+    assert json.loads(line)["status"] == 400
+    assert malformed(address) == before
+
+
 SMUGGLED = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -268,7 +340,8 @@ def test_a_head_has_no_body_and_the_connection_goes_on(connection: socket.socket
     found = connection.recv(65536)
     connection.sendall(LIVE)
 
-    assert found.endswith(b"content-length: 13\r\n\r\n")
+    assert b"\r\ncontent-length: 13\r\n" in found
+    assert found.endswith(b"\r\n\r\n")
     assert answer(connection)[2] == ALIVE
 
 
