@@ -226,9 +226,12 @@ class Application:
 
     async def _predict(self, model: HostedModel, request: Request) -> Answer:
         size = len(request.body)
-        given = await run_aside(size, instances.read, request.body)
-        found = await model.predict(given, size)
-        return Answer(await run_aside(size, instances.write, found))
+        pieces = instances.read(request.body)
+        written: list[bytes] = []
+        while (given := await run_aside(size, next, pieces, None)) is not None:
+            found = await model.predict(given, size)
+            written.append(await run_aside(size, instances.write, found))
+        return Answer(instances.join(written))
 
     async def _explain(self, model: HostedModel) -> Answer:
         raise RequestRefused(501, f"The model {model.name} has no explainer.")

@@ -5,8 +5,11 @@ https://kserve.github.io/website/docs/concepts/architecture/data-plane/v1-protoc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import orjson
 
 from modelyard_runtime.frames import Array, Columns
 from modelyard_runtime.models.base import PREDICTION, PROBABILITIES
@@ -15,16 +18,29 @@ from modelyard_runtime.server.refusals import bad, shown
 from modelyard_runtime.server.tensors import to_body
 
 
-def read(body: bytes) -> list[Any]:
-    """The instances in a body: records as JSON has them.
+def read(body: bytes) -> Iterator[list[Any]]:
+    """The instances in a body, records as JSON has them: a list, or several if they are many.
 
     Raises:
         RequestRefused: If it is malformed.
     """
-    found = mapping(body)
+    found, arrays = mapping(body, "instances")
+    word = found.get("instances")
+    count = 0
+    if type(word) is str and list(arrays) == [word]:
+        with contextlib.suppress(orjson.JSONDecodeError):
+            for piece in arrays[word]:
+                yield _checked(piece)
+                count += len(piece)
+            return
+    if arrays:  # it is not where the only one seems to be
+        found, _ = mapping(body)
     if "instances" not in found:
         raise bad("The body has no instances: give a list of what is to be predicted.")
-    instances = found["instances"]
+    yield _checked(found["instances"])[count:]
+
+
+def _checked(instances: Any) -> list[Any]:
     if type(instances) is not list:
         raise bad(f"instances is {shown(instances)}: give a list.")
     if {} in instances:
@@ -32,9 +48,14 @@ def read(body: bytes) -> list[Any]:
     return instances
 
 
-def write(predictions: Sequence[Any]) -> bytes:
-    """The body of the answer; NaN becomes null."""
-    return to_body({"predictions": list(predictions)})
+def write(predictions: list[Any]) -> bytes:
+    """The JSON of predictions; NaN becomes null."""
+    return to_body(predictions)
+
+
+def join(written: Sequence[bytes]) -> bytes:
+    """The body of the answer, of predictions that are :func:`write`-n."""
+    return b"".join([b'{"predictions":[', b",".join(one[1:-1] for one in written), b"]}"])
 
 
 def predictions(outputs: Columns) -> list[Any]:

@@ -5,6 +5,7 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,8 @@ import orjson
 
 from modelyard_runtime import __version__
 from modelyard_runtime.frames import Array, Columns
-from modelyard_runtime.server import tensors
+from modelyard_runtime.server import long_arrays, tensors
+from modelyard_runtime.server.long_arrays import LongArray
 from modelyard_runtime.server.refusals import bad, shown
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -67,12 +69,25 @@ def read(body: bytes, header_length: str | None) -> InferRequest:
         RequestRefused: If it is malformed.
     """
     head, tail = _parts(body, header_length)
-    found = mapping(head)
+    found, arrays = mapping(head, "data")
+    if arrays:
+        with contextlib.suppress(orjson.JSONDecodeError):
+            request = _request(found, arrays, tail)
+            if not arrays:
+                return request
+        found, _ = mapping(head)
+    return _request(found, {}, tail)
+
+
+def _request(
+    found: Mapping[str, Any], arrays: dict[str, LongArray], tail: memoryview
+) -> InferRequest:
+    """The request of an object; its inputs take what they have of ``arrays``."""
     identifier = found.get("id")
     if identifier is not None and type(identifier) is not str:
         raise bad(f"The id is {shown(identifier)}: give a text.")
     parameters = _parameters(found, "The request")
-    inputs, used = _inputs(found.get("inputs"), tail)
+    inputs, used = _inputs(found.get("inputs"), arrays, tail)
     if used != len(tail):
         raise bad(f"{len(tail) - used} bytes follow the last tensor.")
     return InferRequest(
@@ -81,8 +96,14 @@ def read(body: bytes, header_length: str | None) -> InferRequest:
     )  # fmt: skip
 
 
-def mapping(body: bytes | memoryview) -> dict[str, Any]:
-    """The object in JSON that a body is.
+def mapping(
+    body: bytes | memoryview, key: str = ""
+) -> tuple[dict[str, Any], dict[str, LongArray]]:
+    """The object in JSON that a body is, and its long arrays.
+
+    Args:
+        body: The body.
+        key: Of the fields whose long arrays are taken out, see :mod:`.long_arrays`; "" for none.
 
     Raises:
         RequestRefused: If it is none.
@@ -90,12 +111,12 @@ def mapping(body: bytes | memoryview) -> dict[str, Any]:
     if not body:
         raise bad("The request has no body: send an object in JSON.")
     try:
-        found = orjson.loads(body)
+        found, arrays = long_arrays.take_out(body, key) if key else (orjson.loads(body), {})
     except orjson.JSONDecodeError as error:
         raise bad(f"The body is no JSON: {error}.") from None
     if type(found) is not dict:
         raise bad(f"The body is {shown(found)}: send an object in JSON.")
-    return found
+    return found, arrays
 
 
 def _parts(body: bytes, header_length: str | None) -> tuple[memoryview, memoryview]:
@@ -134,7 +155,9 @@ def _flag(parameters: Mapping[str, Any], name: str, whose: str) -> bool | None:
     return found
 
 
-def _inputs(given: Any, tail: memoryview) -> tuple[dict[str, Array], int]:
+def _inputs(
+    given: Any, arrays: dict[str, LongArray], tail: memoryview
+) -> tuple[dict[str, Array], int]:
     """The tensors by name, and how many bytes of the tail they took."""
     if type(given) is not list or not given:
         raise bad(f"inputs is {shown(given)}: give a list of tensors.")
@@ -152,7 +175,10 @@ def _inputs(given: Any, tail: memoryview) -> tuple[dict[str, Array], int]:
         if size is None:
             if "data" not in one:
                 raise bad(f"The input {name} has no data.")
-            found[name] = tensors.from_json(one["data"], datatype, shape, name)
+            data = one["data"]
+            if type(data) is str:
+                data = arrays.pop(data, data)
+            found[name] = tensors.from_json(data, datatype, shape, name)
             continue
         if "data" in one:
             raise bad(f"The input {name} has data and {_SIZE}: give one of them.")

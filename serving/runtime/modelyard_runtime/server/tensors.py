@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 
 from modelyard_runtime.frames import Array, objects, plain
+from modelyard_runtime.server.long_arrays import LongArray
 from modelyard_runtime.server.refusals import RequestRefused, bad, shown
 
 TEXT = "BYTES"
@@ -34,6 +35,7 @@ _NAMES = {dtype: name for name, dtype in NUMBERS.items()}
 _LENGTH = struct.Struct("<I")
 _MOST_DIMENSIONS = 32
 _MOST_ELEMENTS = 2**31
+_MOST_AT_ONCE = 2**17  # values that are written while no other thread runs
 
 # Types of values in JSON, of a tensor of each kind of dtype.
 _VALUES: Mapping[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
@@ -95,20 +97,39 @@ def datatype_of(given: Any, name: str) -> str:
 def from_json(data: Any, datatype: str, shape: tuple[int, ...], name: str) -> Array:
     """The tensor of values in JSON: nested as its shape says, or flat in row-major order.
 
+    Args:
+        data: A list, or a :class:`LongArray`.
+        datatype: The datatype.
+        shape: The shape.
+        name: The tensor's name.
+
     Raises:
         RequestRefused: If the values are not of the datatype, or not as many as the shape says.
+        orjson.JSONDecodeError: If the long array is not JSON.
     """
-    values = _flat(data, name)
-    _check_count(values, shape, name)
+    found: list[Array] = []
+    within: set[tuple[int, ...]] = set()
+    for piece in data if isinstance(data, LongArray) else [data]:
+        values, one = _flat(piece, name)
+        found.append(_typed(values, datatype, name))
+        within.add(one)
+    if len(within) > 1:
+        raise _ragged(name)
+    _check_count(sum(map(len, found)), shape, name)
+    return (found[0] if len(found) == 1 else np.concatenate(found)).reshape(shape)
+
+
+def _typed(values: list[Any], datatype: str, name: str) -> Array:
+    kinds = set(map(type, values))
     if datatype == TEXT:
-        if set(map(type, values)) - {str}:
+        if kinds - {str}:
             raise _wrong_value(values, {str}, name, datatype)
-        return objects(values).reshape(shape)
+        return objects(values)
     dtype = NUMBERS[datatype]
     allowed = _VALUES[dtype.kind]
-    if set(map(type, values)) - allowed:
+    if kinds - allowed:
         raise _wrong_value(values, allowed, name, datatype)
-    return _numbers(values, dtype, name, datatype).reshape(shape)
+    return _numbers(values, dtype, name, datatype)
 
 
 def from_values(values: Sequence[Any], datatype: str, shape: tuple[int, ...], name: str) -> Array:
@@ -117,7 +138,7 @@ def from_values(values: Sequence[Any], datatype: str, shape: tuple[int, ...], na
     Raises:
         RequestRefused: If they are beyond the datatype, or not as many as the shape says.
     """
-    _check_count(values, shape, name)
+    _check_count(len(values), shape, name)
     if datatype == TEXT:
         return objects([_decoded(one) for one in values]).reshape(shape)
     try:
@@ -126,11 +147,11 @@ def from_values(values: Sequence[Any], datatype: str, shape: tuple[int, ...], na
         raise bad(f"The data of {name} has values beyond {datatype}.") from None
 
 
-def _check_count(values: Sequence[Any], shape: tuple[int, ...], name: str) -> None:
-    if len(values) != prod(shape):
+def _check_count(count: int, shape: tuple[int, ...], name: str) -> None:
+    if count != prod(shape):
         raise bad(
             f"The shape {list(shape)} of {name} has {prod(shape)} elements, and its data has "
-            f"{len(values)}."
+            f"{count}."
         )
 
 
@@ -149,19 +170,25 @@ def _numbers(values: list[Any], dtype: Any, name: str, datatype: str) -> Array:
     return found
 
 
-def _flat(data: Any, name: str) -> list[Any]:
-    """The values of nested lists of one shape."""
+def _flat(data: Any, name: str) -> tuple[list[Any], tuple[int, ...]]:
+    """The values of nested lists of one shape, and the shape of an element of the outermost."""
     if type(data) is not list:
         raise bad(f"The data of {name} is {shown(data)}: give a list.")
     level = data
+    within: list[int] = []
     for _ in range(_MOST_DIMENSIONS):
         if not level or type(level[0]) is not list:
-            return level
+            return level, tuple(within)
         length = len(level[0])
         if any(type(one) is not list or len(one) != length for one in level):
-            raise bad(f"The data of {name} is ragged: lists beside each other differ in length.")
+            raise _ragged(name)
         level = list(chain.from_iterable(level))
+        within.append(length)
     raise bad(f"The data of {name} is nested more than {_MOST_DIMENSIONS} times.")
+
+
+def _ragged(name: str) -> Exception:
+    return bad(f"The data of {name} is ragged: lists beside each other differ in length.")
 
 
 def _wrong_value(values: Sequence[Any], allowed: set[type], name: str, datatype: str) -> Exception:
@@ -246,6 +273,7 @@ def to_json(array: Array, name: str) -> Any:
     Raises:
         RequestRefused: If they have no JSON, which binary output has.
     """
+    values: Any
     if array.dtype == object:
         values = array.ravel().tolist()
         if bytes in set(map(type, values)):
@@ -253,10 +281,20 @@ def to_json(array: Array, name: str) -> Any:
                 f"The output {name} has bytes that are not UTF-8, which JSON does not have: ask "
                 "for it as binary data."
             )
-        return values
-    if array.dtype == np.float16:
-        return array.ravel().tolist()
-    return np.ascontiguousarray(array).ravel()
+    elif array.dtype == np.float16:
+        values = array.ravel().tolist()
+    else:
+        values = np.ascontiguousarray(array).ravel()
+    return values if len(values) <= _MOST_AT_ONCE else _in_pieces(values)
+
+
+def _in_pieces(values: Any) -> orjson.Fragment:
+    """The JSON of many values; other threads run while it is written."""
+    parts = [
+        to_body(values[at : at + _MOST_AT_ONCE])[1:-1]
+        for at in range(0, len(values), _MOST_AT_ONCE)
+    ]
+    return orjson.Fragment(b"".join([b"[", b",".join(parts), b"]"]))
 
 
 def text_bytes(value: str | bytes) -> bytes:

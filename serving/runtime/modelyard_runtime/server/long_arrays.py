@@ -1,0 +1,116 @@
+"""Long arrays in JSON, read in pieces.
+
+No other thread runs while orjson reads, while lists become arrays of numpy, and while lists end: a
+body of 80 MiB read at once would stop the server for seconds.
+
+Where an array ends and where it can be cut is guessed by how its first element begins, which is
+right of numbers, of rows, and of most records. Whether it was right is seen from what is left and
+from the pieces, which are JSON then; else all of it is read at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+_PIECE = 2**20  # bytes
+_LONG = 2 * _PIECE
+_FAR = 64 * 2**10  # bytes before an array, or between two
+_BLANKS = 64  # bytes
+_FIRST = re.compile(rb"\s*(\"|(?:\[\s*)*\{?)")
+_CLOSING = bytes.maketrans(b"[{", b"]}")
+
+Buffer = bytes | memoryview
+
+
+class LongArray:
+    """A long array in JSON; iterated, lists of its elements, one after another.
+
+    Iterating raises:
+        orjson.JSONDecodeError: If it is not JSON.
+    """
+
+    def __init__(self, text: Buffer, cut: re.Pattern[bytes]) -> None:
+        """Read what is within its brackets, cut at the first group of ``cut``."""
+        self._text = text
+        self._cut = cut
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        at, end = 0, len(self._text)
+        while at <= end:
+            found = self._cut.search(self._text, at + _PIECE)
+            stop = found.start(1) if found else end
+            try:
+                piece = self._read(at, stop)
+            except orjson.JSONDecodeError:  # cut within an element
+                piece, stop = self._read(at, end), end
+            if not piece and (at or stop < end):
+                raise orjson.JSONDecodeError("an element is missing", "", 0)
+            yield piece
+            at = stop + 1
+
+    def _read(self, start: int, stop: int) -> list[Any]:
+        found: list[Any] = orjson.loads(b"".join([b"[", self._text[start:stop], b"]"]))
+        return found
+
+
+def take_out(body: Buffer, key: str) -> tuple[Any, dict[str, LongArray]]:
+    """What JSON says, without its long arrays under a key.
+
+    Args:
+        body: The JSON.
+        key: The name of the fields that may have long arrays.
+
+    Returns:
+        What it says, with words in place of the arrays; and the arrays by these words. Who does
+        not find all of them where they are expected reads the body without this.
+
+    Raises:
+        orjson.JSONDecodeError: If it is not JSON.
+    """
+    if len(body) < _LONG:
+        return orjson.loads(body), {}
+    begins = re.compile(rb'"%s"\s*:\s*\[' % re.escape(key.encode()))
+    secret = secrets.token_hex(8)  # no field of the body has it
+    parts: list[Buffer] = []
+    arrays: dict[str, LongArray] = {}
+    done = at = 0
+    while begin := begins.search(body, at, at + _FAR):
+        array, at = _array(body, begin.end())
+        if array:
+            word = f"{secret} {len(arrays)}"
+            arrays[word] = array
+            parts += [body[done : begin.end() - 1], b'"%s"' % word.encode()]
+            done = at
+    if arrays:
+        with contextlib.suppress(orjson.JSONDecodeError):  # unless one ends elsewhere
+            found = orjson.loads(b"".join([*parts, body[done:]]))
+            if type(found) is dict:
+                return found, arrays
+    return orjson.loads(body), {}
+
+
+def _array(body: Buffer, start: int) -> tuple[LongArray | None, int]:
+    """The array that begins before ``start``, if it is long; and where to read on behind it."""
+    first = _FIRST.match(body, start)
+    assert first is not None  # it may be empty
+    opening = b"".join(first[1].split())
+    closing = opening[::-1].translate(_CLOSING)
+    ends, cut = _spaced(closing + b"]"), _spaced(closing + b"," + opening)
+    for at in range(start, len(body), _PIECE):
+        if found := ends.search(body, at, at + _PIECE + _BLANKS):
+            is_long = found.end() > start + _LONG
+            text = body[start : found.end() - 1]
+            return LongArray(text, cut) if is_long else None, found.end()
+    return None, len(body)
+
+
+def _spaced(marks: bytes) -> re.Pattern[bytes]:
+    """Marks with blanks between them, a comma in a group."""
+    escaped = [re.escape(bytes([mark])) for mark in marks]
+    return re.compile(rb"\s*".join(escaped).replace(b",", b"(,)"))
