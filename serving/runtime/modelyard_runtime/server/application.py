@@ -227,6 +227,10 @@ class Application:
     async def _predict(self, model: HostedModel, request: Request) -> Answer:
         size = len(request.body)
         pieces = instances.read(request.body)
+        if model.is_users_code:  # what it predicts may depend on all of a request's instances
+            pieces = iter(
+                [await run_aside(size, lambda: [one for some in pieces for one in some])]
+            )
         written: list[bytes] = []
         while (given := await run_aside(size, next, pieces, None)) is not None:
             found = await model.predict(given, size)

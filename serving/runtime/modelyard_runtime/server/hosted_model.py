@@ -169,7 +169,8 @@ class HostedModel:
             raise RequestRefused(500, f"The model failed: {_told(error)}") from error
 
     @property
-    def _is_users_code(self) -> bool:
+    def is_users_code(self) -> bool:
+        """Whether a user's code predicts, of which nothing is known."""
         return bool(self._model and self._model.is_users_code)
 
     def _infer(self, columns: Columns) -> Columns:
@@ -189,7 +190,7 @@ class HostedModel:
         The only tensor of a model that knows no names is its input, whatever it is called; a
         feature of a table is a tensor of one value for each row.
         """
-        return inputs if self._is_users_code else _named(inputs, self.inputs)
+        return inputs if self.is_users_code else _named(inputs, self.inputs)
 
 
 def _named(inputs: Columns, specs: Sequence[TensorSpec]) -> Columns:

@@ -51,7 +51,7 @@ _MOST_RESETS = 1000  # by a client, more than requests that were answered
 _CLOSING_SECONDS = 1.0  # for a client to read why its connection ends
 
 
-@dataclass
+@dataclass(slots=True)
 class _Stream:
     """A request that arrives, or is answered.
 

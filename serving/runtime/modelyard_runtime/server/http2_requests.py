@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from modelyard_runtime.server.http2_heads import Http2Head
 
 
-@dataclass(frozen=True)
-class Http2Request:
+class Http2Request(NamedTuple):
     """A request.
 
     Attributes:
@@ -23,8 +22,7 @@ class Http2Request:
     client: str
 
 
-@dataclass(frozen=True)
-class Http2Answer:
+class Http2Answer(NamedTuple):
     """The answer to a request.
 
     Attributes:

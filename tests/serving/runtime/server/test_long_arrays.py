@@ -158,9 +158,23 @@ async def test_many_instances_are_predicted_some_at_a_time(opened: Open) -> None
         rows.append(len(inputs["input"]))
         return {"prediction": 2 * inputs["input"]}
 
-    client = await opened(served.hosted("m", double))
+    model = served.UsersCode(double)
+    model.is_users_code = False
+    client = await opened(served.hosted("m", model))
     response = await client.post("/v1/models/m:predict", json={"instances": list(range(200))})
 
     assert response.json() == {"predictions": list(range(0, 400, 2))}
     assert sum(rows) == 200
     assert max(rows) < 20
+
+
+@pytest.mark.anyio
+async def test_a_user_s_code_gets_all_instances_of_a_request(opened: Open) -> None:
+    shares = served.hosted(
+        "shares", lambda inputs: {"prediction": inputs["x"] / inputs["x"].sum()}
+    )
+    client = await opened(shares)
+    given_ = [{"x": float(one)} for one in range(1, 41)]
+    answer = await client.post("/v1/models/shares:predict", json={"instances": given_})
+
+    assert sum(answer.json()["predictions"]) == pytest.approx(1)
