@@ -21,6 +21,7 @@ from pathlib import Path
 
 from infra.errors import ConflictError
 from infra.leash_client import SpawnedLeash
+from infra.workloads import exit_status
 from serving.source_watch import SourceWatch
 
 _TICK_SECONDS = 0.1
@@ -201,7 +202,7 @@ class WorkerPool:
             status = worker.leash.wait()
             if not self._was_ready and not worker.is_ready:
                 return False  # which the worker has explained
-            self._report(f"A worker ended with status {status}.")
+            self._report(f"A worker ended with {exit_status.describe(status)}.")
             if not self._may_restart():
                 self._report(
                     f"Workers ended {_MOST_RESTARTS} times within {_RESTART_SECONDS:g} s: the "

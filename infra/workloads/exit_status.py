@@ -78,9 +78,13 @@ def reason(code: int, tail: Sequence[str]) -> str:
     if code == 0:
         return ""
     last = next((line.strip() for line in reversed(tail) if line.strip()), "")
-    how = f"exit status {code}"
-    if code < 0:
-        how = f"signal {signal.Signals(-code).name}"
-        if -code == signal.SIGKILL:
-            how += " (perhaps for want of memory)"
+    how = describe(code)
     return f"It ended with {how}: {last[:_MOST_CHARACTERS]}" if last else f"It ended with {how}."
+
+
+def describe(code: int) -> str:
+    """Name an exit status, or the signal that it stands for, in a sentence."""
+    if code >= 0:
+        return f"exit status {code}"
+    why = " (perhaps for want of memory)" if -code == signal.SIGKILL else ""
+    return f"signal {signal.Signals(-code).name}{why}"

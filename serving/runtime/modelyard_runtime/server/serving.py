@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +24,7 @@ if TYPE_CHECKING:  # its packages are there only where gRPC is asked for
 _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 75
 _TICK_SECONDS = 0.1
+_MEMORY_SECONDS, _MEMORY_PAUSE_SECONDS = 2.0, 60.0
 _ENDINGS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -96,6 +100,7 @@ async def serve(
     # answer of two packets would wait 40 ms for the acknowledgement of the first.
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     opened.listen(_BACKLOG)
+    asyncio.get_running_loop().set_exception_handler(MemoryWatch())
     if ready and await _load(models, None):
         return 1
     host, port = opened.getsockname()[:2]
@@ -144,6 +149,35 @@ async def _load(models: Iterable[Loadable], serving: asyncio.Future[None] | None
             return True
         print(f"{model.label} is ready.", file=sys.stderr, flush=True)
     return False
+
+
+class MemoryWatch:
+    """Ends the process once its event loop fails for want of memory again and again.
+
+    A model that leaks up to a limit of the process leaves a server that closes each connection
+    and would never end. Whoever runs it starts another one.
+    """
+
+    def __init__(
+        self, end: Callable[[int], object] = os._exit, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """End with ``end``; ``now`` is a clock in seconds."""
+        self._end = end
+        self._now = now
+        self._first = self._last = -math.inf
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Handle an exception that nothing else handles: of a callback, or a connection."""
+        if isinstance(context.get("exception"), MemoryError):
+            now = self._now()
+            if now - self._last > _MEMORY_PAUSE_SECONDS:
+                self._first = now
+            self._last = now
+            if now - self._first >= _MEMORY_SECONDS:
+                os.write(sys.stderr.fileno(), b"The server ends: there is no memory left.\n")
+                self._end(1)
+                return
+        loop.default_exception_handler(context)
 
 
 class _Server(uvicorn.Server):

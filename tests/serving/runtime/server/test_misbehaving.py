@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import signal
@@ -20,8 +21,11 @@ __all__ = ["folder", "start"]  # fixtures
 Start = Callable[..., Server]
 
 MODEL = """
-import os, signal, sys, threading, time
+import os, resource, signal, sys, threading, time
 import numpy as np
+kept = []
+def leak(size):
+    kept.append(bytearray(size))
 def load(model_dir, parameters):
     print("loaded")
 def predict(inputs, model):
@@ -42,6 +46,19 @@ def predict(inputs, model):
         threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
     if case == "signals":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if case == "limit":
+        pages = int(open("/proc/self/statm").read().split()[0])
+        most = pages * resource.getpagesize() + 2**28
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    if case == "leak":
+        leak(7 * 2**25)
+    if case == "fill":
+        for size in (2**24, 2**20, 2**14):
+            try:
+                while True:
+                    leak(size)
+            except MemoryError:
+                pass
     if case == "rows":
         return {"y": np.ones(3)}
     if case == "odd":
@@ -104,6 +121,29 @@ def test_a_model_that_ends_the_process_is_an_error_for_who_asked(
     with pytest.raises(httpx.TransportError):
         infer(server, case)
     assert server.process.wait(20) == code
+
+
+def test_a_model_that_finds_no_memory_fails_and_the_server_goes_on(server: Server) -> None:
+    cases = ["limit", "leak", "leak", "leak", "fine"]
+    answers = [infer(server, case) for case in cases]
+
+    assert [one.status_code for one in answers] == [200, 200, 500, 500, 200]
+    assert answers[2].json() == {"error": "The model failed: MemoryError"}
+    assert server.get("/v2/health/ready").status_code == 200
+
+
+def test_a_server_whose_model_leaves_no_memory_answers_or_ends(server: Server) -> None:
+    assert infer(server, "limit").status_code == 200
+    with contextlib.suppress(httpx.TransportError):
+        infer(server, "fill")
+
+    def answers_or_has_ended() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return server.get("/v2/health/live").status_code == 200
+        return server.process.poll() is not None
+
+    eventually(answers_or_has_ended, "it answers or has ended")
+    assert server.process.returncode != 0
 
 
 def test_a_server_ends_while_its_model_loads(folder: Path, start: Start) -> None:

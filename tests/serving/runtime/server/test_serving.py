@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import signal
@@ -18,6 +19,7 @@ import httpx
 import pytest
 from modelyard_runtime.server.__main__ import main
 from modelyard_runtime.server.grpc_messages import SERVICE, message
+from modelyard_runtime.server.serving import MemoryWatch
 
 from tests.processes import eventually
 
@@ -199,6 +201,20 @@ def test_a_model_that_does_not_load_ends_it_with_the_reason(
 
     assert server.process.wait(20) == 1
     assert "The model m failed to load: no weights" in server.log
+
+
+def test_it_ends_when_its_loop_finds_no_memory_again_and_again() -> None:
+    ended: list[int] = []
+    times = iter([0.0, 1.0, 90.0, 91.0, 93.0])
+    watch = MemoryWatch(ended.append, lambda: next(times))
+    loop = asyncio.new_event_loop()
+    for error in (MemoryError(), MemoryError(), OSError(), MemoryError(), MemoryError()):
+        watch(loop, {"message": "", "exception": error})
+    assert ended == []
+    watch(loop, {"message": "", "exception": MemoryError()})
+    loop.close()
+
+    assert ended == [1]
 
 
 def test_a_connection_goes_on_after_a_refusal(start: Callable[..., Server]) -> None:
