@@ -208,3 +208,15 @@ def test_rows_without_a_text_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match="takes a text for each row"):
         model.infer({"a": np.arange(2)})
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("rows", [ROWS, ROWS.astype(np.float32)], ids=["FP64", "FP32"])
+def test_floats_are_of_the_type_of_the_weights(kind: str, rows: Any, tmp_path: Path) -> None:
+    weights = getattr(torch, kind)
+    torch.jit.script(_network().to(weights)).save(tmp_path / "model.pt")
+    found = load(tmp_path, {}).infer({INPUT: rows})["prediction"]
+    wanted = _network().to(weights)(torch.tensor(rows).to(weights)).detach()
+
+    assert found.dtype == ("float32" if kind == "bfloat16" else kind)
+    assert found.tolist() == wanted.tolist()

@@ -36,6 +36,8 @@ class TorchNetwork(Model):
         self._torch = torch
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._network = network.to(self._device)
+        kinds = {one.dtype for one in network.parameters() if one.is_floating_point()}
+        self._floats = kinds.pop() if len(kinds) == 1 else torch.float32
         with contextlib.suppress(TypeError, ValueError):
             self._parameters = list(inspect.signature(network.forward).parameters)
 
@@ -66,10 +68,9 @@ class TorchNetwork(Model):
         return outputs(found)
 
     def _tensor(self, column: Array) -> Any:
-        """A tensor; floats are float32, as networks want them."""
-        if column.dtype == np.float64:
-            column = column.astype(np.float32)
-        return self._torch.from_numpy(np.require(column, requirements="W")).to(self._device)
+        """A tensor; floats are of the type of the network's weights."""
+        found = self._torch.from_numpy(np.require(column, requirements="W"))
+        return found.to(self._device, self._floats if found.is_floating_point() else None)
 
 
 class NamedTensors(Model):
