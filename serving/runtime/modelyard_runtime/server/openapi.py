@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from modelyard_runtime import __version__
 from modelyard_runtime.server.hosted_model import HostedModel
-from modelyard_runtime.server.tensors import NUMBERS, TEXT, TensorSpec
+from modelyard_runtime.server.tensors import BRAIN_FLOAT, NUMBERS, TEXT, TensorSpec
 
 _JSON = "application/json"
 Schema = Mapping[str, Any]
@@ -130,8 +130,16 @@ _REFUSED = {
     "4XX": _content("The request is refused: its mistake.", _ref("Error")),
     "5XX": _content("The server is not ready, or the model failed.", _ref("Error")),
 }
-# JSON and the bytes of tensors behind it; Inference-Header-Content-Length is the JSON's length.
-_BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_BINARY = {
+    "application/octet-stream": {
+        "schema": {
+            "type": "string", "format": "binary",
+            "description": "The JSON, whose length is Inference-Header-Content-Length, and behind "
+            "it the bytes of the tensors that have binary_data_size instead of data. An input may "
+            f"be {BRAIN_FLOAT} here, which is read as FP32.",
+        }
+    }
+}  # fmt: skip
 
 
 def _parameters(**known: Schema) -> Schema:

@@ -23,6 +23,7 @@ from modelyard_runtime.server.long_arrays import LongArray
 from modelyard_runtime.server.refusals import RequestRefused, bad, shown
 
 TEXT = "BYTES"
+BRAIN_FLOAT = "BF16"  # the upper half of an FP32, as which it is read: numpy has no BF16
 NUMBERS: Mapping[str, Any] = {
     "BOOL": np.dtype("?"),
     "INT8": np.dtype("<i1"), "INT16": np.dtype("<i2"),
@@ -31,6 +32,8 @@ NUMBERS: Mapping[str, Any] = {
     "UINT32": np.dtype("<u4"), "UINT64": np.dtype("<u8"),
     "FP16": np.dtype("<f2"), "FP32": np.dtype("<f4"), "FP64": np.dtype("<f8"),
 }  # fmt: skip
+_DATATYPES = (*NUMBERS, BRAIN_FLOAT, TEXT)
+_HALVES = np.dtype("<u2")
 _NAMES = {dtype: name for name, dtype in NUMBERS.items()}
 _LENGTH = struct.Struct("<I")
 _MOST_DIMENSIONS = 32
@@ -86,12 +89,12 @@ def datatype_of(given: Any, name: str) -> str:
     Raises:
         RequestRefused: If there is no such one.
     """
-    if given != TEXT and (type(given) is not str or given not in NUMBERS):
+    if type(given) is not str or given not in _DATATYPES:
         raise bad(
             f"The datatype of {name} is {shown(given)}: give one of "
-            f"{', '.join(NUMBERS)} or {TEXT}."
+            f"{', '.join(_DATATYPES[:-1])} or {_DATATYPES[-1]}."
         )
-    return str(given)
+    return given
 
 
 def from_json(data: Any, datatype: str, shape: tuple[int, ...], name: str) -> Array:
@@ -107,6 +110,8 @@ def from_json(data: Any, datatype: str, shape: tuple[int, ...], name: str) -> Ar
         RequestRefused: If the values are not of the datatype, or not as many as the shape says.
         orjson.JSONDecodeError: If the long array is not JSON.
     """
+    if datatype == BRAIN_FLOAT:
+        raise bad(f"The input {name} is {BRAIN_FLOAT}: give its bytes, with binary_data_size.")
     found: list[Array] = []
     within: set[tuple[int, ...]] = set()
     for piece in data if isinstance(data, LongArray) else [data]:
@@ -204,7 +209,7 @@ def from_bytes(data: memoryview, datatype: str, shape: tuple[int, ...], name: st
     """
     if datatype == TEXT:
         return _texts(data, shape, name)
-    dtype = NUMBERS[datatype]
+    dtype = _HALVES if datatype == BRAIN_FLOAT else NUMBERS[datatype]
     wanted = prod(shape) * dtype.itemsize
     if len(data) != wanted:
         raise bad(
@@ -212,7 +217,10 @@ def from_bytes(data: memoryview, datatype: str, shape: tuple[int, ...], name: st
         )
     if dtype.kind == "b" and len(data) and np.frombuffer(data, np.uint8).max() > 1:
         raise bad(f"The bytes of {name} are not BOOL: each is 0 or 1.")
-    return np.frombuffer(data, dtype).reshape(shape)
+    found = np.frombuffer(data, dtype)
+    if datatype == BRAIN_FLOAT:
+        found = (found.astype(np.uint32) << 16).view(np.float32)
+    return found.reshape(shape)
 
 
 def _texts(data: memoryview, shape: tuple[int, ...], name: str) -> Array:

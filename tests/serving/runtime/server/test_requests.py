@@ -46,6 +46,7 @@ def infer(*inputs: Any, **other: Any) -> bytes:
         (infer(tensor(shape=[])), ""),
         (infer(tensor(datatype=["INT32"])), "The datatype of x is ['INT32']"),
         (infer(tensor(datatype=None)), "The datatype of x is None"),
+        (infer(tensor(datatype="BF16")), "The input x is BF16: give its bytes, with binary_data"),
         (infer(tensor(data={"a": 1})), "The data of x is {'a': 1}: give a list"),
         (infer(tensor(data=None)), "The data of x is None: give a list"),
         (infer(tensor(shape=[3], data=[[1, 2], [3]])), "is ragged"),
@@ -89,6 +90,8 @@ async def test_what_is_malformed_is_told(body: bytes, told: str, opened: Open) -
         ({"parameters": {"binary_data_size": 3}}, b"abc", "has 3 bytes, and [1] of INT32 are 4"),
         ({"parameters": {"binary_data_size": 1}, "datatype": "BOOL"}, b"\2", "not BOOL"),
         ({"parameters": {"binary_data_size": 3}, "datatype": "BYTES"}, b"abc", "within the"),
+        ({"parameters": {"binary_data_size": 4}, "datatype": "BF16"}, b"abcd",
+         "has 4 bytes, and [1] of BF16 are 2"),
         ({"parameters": {"binary_data_size": 8}, "datatype": "BYTES"},
          struct.pack("<I", 2**32 - 1) + b"abcd", "has 4294967295 bytes, and 4 are left"),
     ],
@@ -147,6 +150,27 @@ def test_what_is_written_is_read_again(array: Any) -> None:
     values = tensors.to_json(array, "x")
     flat = values if isinstance(values, list) else values.tolist()
     assert tensors.from_json(flat, datatype, shape, "x").tolist() == array.tolist()
+
+
+@pytest.mark.parametrize("shape", [[], [1], [2, 3], [0, 2], [2**16]])
+async def test_bf16_is_read_as_the_same_numbers_in_fp32(shape: list[int], opened: Open) -> None:
+    count = int(np.prod(shape))
+    halves = np.arange(2**16, dtype="<u2")[-count:] if count else np.empty(0, "<u2")
+    given = {"name": "x", "shape": shape, "datatype": "BF16",
+             "parameters": {"binary_data_size": 2 * count}}  # fmt: skip
+    head = infer(given, parameters={"binary_data_output": True})
+    client = await opened(served.hosted("echo", dict))
+    response = await client.post(
+        "/v2/models/echo/infer", content=head + halves.tobytes(),
+        headers={open_inference.HEADER_LENGTH: str(len(head))},
+    )  # fmt: skip
+    length = int(response.headers[open_inference.HEADER_LENGTH])
+    (output,) = json.loads(response.content[:length])["outputs"]
+    words = np.frombuffer(response.content[length:], "<u2")
+
+    assert (output["datatype"], output["shape"]) == ("FP32", shape)
+    assert words[1::2].tolist() == halves.tolist()
+    assert not words[::2].any()
 
 
 async def test_no_number_is_null_in_json(opened: Open) -> None:
