@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,20 @@ os.environ[_WITHOUT_SERVER] = "false"
 # Fixtures that take long to make: one worker runs all tests that want one, the longest first.
 _STACKS = ("cluster", "stack", "spare", "bare_home")
 _SERVERS = ("mlflow_server", "prefect_url")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Spare the garbage collector what is made for good: thousands of tests, and what they import.
+
+    It would look through a million objects again and again, and find nothing.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
