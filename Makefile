@@ -4,6 +4,8 @@ BIN := .venv/bin
 # Two tests at once. Whoever has a stack runs all tests that want it (tests/conftest.py), and these
 # come first, so that both end together.
 TESTS := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=10 --durations-min=1 --junitxml=build/tests.xml
+# What these test at each call, in each year or for each case, `make test` tests for a part of them.
+SAMPLED := tests/infra/storage/test_copying.py tests/tasks/batch_inference/test_publication.py tests/schedules/test_cron.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A part of the stack imports half a minute's worth of source, or three seconds' worth of bytecode.
 unexport PYTHONDONTWRITEBYTECODE
@@ -40,6 +42,7 @@ soak: .venv/.dev .venv/.torch
 	@$(BIN)/python -m tests.e2e.kubernetes_soak
 	@MODELYARD_SOAK=1 $(TESTS) -m soak --ignore tests/e2e/test_docs.py
 	@MODELYARD_SOAK=1 $(TESTS) tests/e2e/test_docs.py
+	@MODELYARD_SOAK=1 $(TESTS) $(SAMPLED)
 	@MODELYARD_SOAK=1 MODELYARD_SEEDS=30 $(TESTS) tests/schedules/test_kills.py tests/pipelines/test_execution_random.py
 # Which tests run which line, and 60 mutants of such lines, each with the tests that run it. One file's
 # tests become another user, who may not write what is measured.

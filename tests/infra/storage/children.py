@@ -9,6 +9,9 @@ from pathlib import Path
 
 from infra.storage import store
 
+# Kills come at each call of the system in a soak, and else at every fifth: each is a fork of the
+# whole test process. Odd, as the tests take turns.
+STRIDE = 1 if os.environ.get("MODELYARD_SOAK") else 5
 _KILLED = 9
 _STEPS = ("os.", "shutil.", "open", "fcntl.")
 

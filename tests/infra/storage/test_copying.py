@@ -13,7 +13,7 @@ import pytest
 from infra.errors import BadInputError, ConflictError, DiskFullError
 from infra.storage import Store, copying, store, tree
 from infra.storage.base import FilesExistError
-from tests.infra.storage.children import killed_at
+from tests.infra.storage.children import STRIDE, killed_at
 from tests.infra.storage.contract import Tree, read_tree, write_tree
 
 pytestmark = pytest.mark.integration
@@ -62,8 +62,8 @@ def test_a_merge_that_is_killed_anywhere_loses_nothing_and_is_completed_by_its_r
             f"out/{name}": text for name, text in (_OLD_FILES | _NEW_FILES).items()
         }
         assert not [path for path in root.rglob("*") if "partial" in path.name]
-        step += 1
-    assert mixed > 3
+        step += STRIDE
+    assert mixed * STRIDE > 3
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_whole_entries_that_are_killed_anywhere_are_mended(
         assert not [path for path in root.rglob("*") if "partial" in path.name]
         if not killed:
             break
-        step += 1
+        step += 1  # at each: old entries are aside for one call alone
     assert step > 15
     assert bool(aside) is bool(before)  # some kills came where an old entry was moved aside
 
@@ -116,7 +116,7 @@ def test_whole_entries_that_are_killed_anywhere_are_mended_by_a_repeat(tmp_path:
         assert read_tree(root) == {f"out/{n}": text for n, text in {**_NEW, "kept": "old"}.items()}
         assert [path.name for path in root.iterdir()] == ["out"]
         assert not (root / "out" / ".entries.copy.partial").exists()
-        step += 1
+        step += STRIDE
 
 
 @pytest.mark.parametrize(
