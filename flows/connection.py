@@ -204,6 +204,7 @@ def _environment_set() -> Iterator[Endpoints]:
         variables = connection.environment(endpoints, home)
         before = {name: os.environ.get(name) for name in variables}
         os.environ.update(variables)
+        settings_before = prefect.context.GLOBAL_SETTINGS_CONTEXT
         prefect.context.refresh_global_settings_context()
         try:
             catalogue.migrate()
@@ -214,4 +215,5 @@ def _environment_set() -> Iterator[Endpoints]:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
-            prefect.context.refresh_global_settings_context()
+            # Reading them again would take as long as a small request.
+            prefect.context.GLOBAL_SETTINGS_CONTEXT = settings_before

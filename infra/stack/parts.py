@@ -33,6 +33,7 @@ _OF_RUNS = (
     "modelyard.commands.schedule", "modelyard.commands.pipeline",
     "modelyard.commands.tensorboard", "modelyard.commands.apply", "modelyard.commands.notify",
     "modelyard.commands.storage", "modelyard.commands.evaluation", "infra.storage.s3",
+    "alembic.command",  # each command checks that the schema is up to date
 )  # fmt: skip
 # Kubeflow's SDK then imports the pipelines' format alone.
 PRELOADER_ENV = {"_KFP_RUNTIME": "true"}
