@@ -101,11 +101,11 @@ async def test_a_request_that_is_too_long_is_answered_before_its_end(connect: Co
     assert await client.is_alive()
 
 
-@pytest.mark.parametrize("size", [0, 1, 40_000, 1_000_000])
-@pytest.mark.parametrize("window", [1, 999, 2**20])
+@pytest.mark.parametrize(
+    ("size", "window"),
+    [(0, 1), (1, 1), (1, 2**20), (40_000, 1), (40_000, 999), (1_000_000, 999), (10**6, 2**20)],
+)
 async def test_answers_keep_within_the_windows(size: int, window: int, connect: Connect) -> None:
-    if size == 1_000_000 and window == 1:
-        pytest.skip("a million updates")
     client = await connect(
         PREFACE, settings_frame({Setting.INITIAL_WINDOW_SIZE: 0}),
         headers(1, payload=block((b"size", str(size).encode()))),
