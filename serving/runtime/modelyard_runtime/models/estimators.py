@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from modelyard_runtime.frames import Array, Columns
+from modelyard_runtime.models import forests
 from modelyard_runtime.models.base import (
     INPUT,
     PREDICTION,
@@ -69,6 +70,7 @@ class Estimator(Model):
         self._names = [str(name) for name in getattr(estimator, "feature_names_in_", ())]
         self._width = int(getattr(estimator, "n_features_in_", 0))
         self._likeliest = _likeliest(estimator)
+        forests.quicken(estimator)
 
     @property
     def platform(self) -> str:
