@@ -62,6 +62,7 @@ CANARIES = {
     "MODELYARD_S3_ACCESS_KEY_ID": f"canary-key-id-{secrets.token_hex(8)}",
     "MODELYARD_S3_SECRET_ACCESS_KEY": f"canary-secret-key-{secrets.token_hex(8)}",
 }
+CANARIES_SINCE = time.time()
 _ENDED = {"COMPLETE", "FAIL TRAIN", "STOPPED", "CREATE FAILED", "TIMED OUT"}
 
 

@@ -108,6 +108,7 @@ class TestTraining:
         asked = {
             "words": " ".join(one[::-1] for one in secret),
             "folders": "/modelyard /tmp /run/secrets /var/run/secrets",
+            "since": cluster_stack.CANARIES_SINCE,
         }
 
         run = stack.submit("snoops", name="snoops", hyperparameters=asked)

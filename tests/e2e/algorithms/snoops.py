@@ -1,7 +1,8 @@
 """A hostile script: searches every process and folder that it can read for words.
 
 The words are in EM_HP_WORDS, separated by spaces and each in reverse, so that what tells them does
-not count; the folders are in EM_HP_FOLDERS. It prints where it has found one, and at last
+not count; the folders are in EM_HP_FOLDERS. Files that did not change since EM_HP_SINCE, a time in
+seconds, are left out, where the words are younger. It prints where it has found one, and at last
 "searched".
 """
 
@@ -57,6 +58,7 @@ def _can_attach(pid):
 
 def main():
     words = [word[::-1].encode() for word in os.environ["EM_HP_WORDS"].split()]
+    since = float(os.environ.get("EM_HP_SINCE", "0"))
     for process in Path("/proc").iterdir():
         if not process.name.isdigit() or int(process.name) == os.getpid():
             continue
@@ -67,7 +69,8 @@ def main():
     for folder in os.environ["EM_HP_FOLDERS"].split():
         for path in Path(folder).rglob("*"):
             with contextlib.suppress(OSError):
-                content = path.read_bytes() if path.is_file() else b""
+                recent = path.is_file() and path.stat().st_ctime >= since
+                content = path.read_bytes() if recent else b""
                 if any(word in content for word in words):
                     print(f"found in {path}")
     if any(word.decode() in value for word in words for value in os.environ.values()):
