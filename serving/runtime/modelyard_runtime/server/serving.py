@@ -109,10 +109,10 @@ async def serve(
     if ready:
         ready.touch()
     elif grpc_server:
-        print(f"Listening for gRPC on port {grpc_server.port}", file=sys.stderr, flush=True)
+        _say(f"Listening for gRPC on port {grpc_server.port}")
     serving = asyncio.ensure_future(server.serve(sockets=[opened]))
     if not ready:  # else the one that shared the socket says it
-        print(f"Listening on http://{host}:{port}", file=sys.stderr, flush=True)
+        _say(f"Listening on http://{host}:{port}")
     try:
         failed = not ready and await _load(models, serving)
         if failed:
@@ -145,10 +145,16 @@ async def _load(models: Iterable[Loadable], serving: asyncio.Future[None] | None
         if not loading.done():  # the server is to end
             return False
         if error := loading.exception():
-            print(f"{model.label} failed to load: {error}", file=sys.stderr, flush=True)
+            _say(f"{model.label} failed to load: {error}")
             return True
-        print(f"{model.label} is ready.", file=sys.stderr, flush=True)
+        _say(f"{model.label} is ready.")
     return False
+
+
+def _say(line: str) -> None:
+    """Write a line to standard error, which several processes may share, at once."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 class MemoryWatch:
