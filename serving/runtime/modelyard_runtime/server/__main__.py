@@ -118,9 +118,12 @@ def _grpc_server(
 
 def _socket(host: str, port: int, descriptor: int | None) -> socket.socket:
     """The socket of a descriptor, or one of its own."""
-    if descriptor is None:
+    if descriptor is not None:
+        return socket.socket(fileno=descriptor)
+    try:
         return serving.listen(host, port)
-    return socket.socket(fileno=descriptor)
+    except (OSError, OverflowError) as error:
+        sys.exit(f"modelyard_runtime.server: port {port} of {host} cannot be used: {error}.")
 
 
 def _scoring(

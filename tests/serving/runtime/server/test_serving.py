@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from modelyard_runtime.server import serving
 from modelyard_runtime.server.__main__ import main
 from modelyard_runtime.server.grpc_messages import SERVICE, message
 from modelyard_runtime.server.serving import MemoryWatch
@@ -186,6 +187,15 @@ def test_grpc_without_its_packages_is_refused(
 
     with pytest.raises(SystemExit, match=r"install modelyard-runtime\[server,grpc\]"):
         main(["--model-dir", str(folder), "--grpc-port", "0"])
+
+
+@pytest.mark.parametrize("option", ["--port", "--grpc-port"])
+def test_a_port_in_use_is_refused(option: str, folder: Path) -> None:
+    with serving.listen("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        with pytest.raises(SystemExit, match=f"port {port} of 127.0.0.1 cannot be used"):
+            main(["--model-dir", str(folder), "--port", "0", option, port])
 
 
 def test_grpc_is_for_models(folder: Path) -> None:
