@@ -10,6 +10,11 @@ from modelyard_runtime.models.base import PREDICTION, PROBABILITIES
 _LONGEST_NAME = 200  # characters of a class
 
 
+def named(outputs: Columns) -> Columns:
+    """Name a model's only output the prediction, whatever the model calls it."""
+    return outputs if len(outputs) != 1 else {PREDICTION: next(iter(outputs.values()))}
+
+
 def classes(outputs: Columns) -> list[Any] | None:
     """The class of each row, for :func:`class_name`; None where what is predicted is no class.
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from modelyard_runtime import frames
+from modelyard_runtime import frames, predictions
 from modelyard_runtime.frames import Columns, Frame, FrameError
 from modelyard_runtime.models.base import Model, ModelError
 from modelyard_runtime.models.loading import load
@@ -55,7 +55,7 @@ def serve(model: Model, requests: BinaryIO, answers: BinaryIO) -> None:
     while (request := frames.read(requests)) is not None:
         fields = {"id": request.fields.get("id")}
         try:
-            columns = _checked(model.infer(request.columns), request.columns)
+            columns = _checked(predictions.named(model.infer(request.columns)), request.columns)
             answer = frames.encoded(Frame(fields, columns))
         except FrameError as error:
             refusal = ModelError(f"The model returned what cannot be stored: {error}.")

@@ -168,7 +168,7 @@ def outputs(found: Any) -> Columns:
     columns = {str(name): _named_array(str(name), value) for name, value in found.items()}
     if not columns:
         raise ModelOutputError("The model returned nothing.")
-    return columns if len(columns) > 1 else {PREDICTION: next(iter(columns.values()))}
+    return columns
 
 
 def _named_array(name: str, value: Any) -> Array:

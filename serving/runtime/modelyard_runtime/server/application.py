@@ -6,6 +6,7 @@ have any character, and nothing is redirected.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -128,8 +129,11 @@ class Application:
             )
         headers = {name.decode("latin-1"): value.decode("latin-1")
                    for name, value in scope["headers"]}  # fmt: skip
-        body = b"" if route.verbs is _READS else await read_body(headers, receive, self._limits)
-        return await route.handler(Request(headers, body))
+        if route.verbs is _READS:
+            return await route.handler(Request(headers, b""))
+        with self._limits.memory.hold() as held:
+            body = await read_body(headers, receive, self._limits, held)
+            return await route.handler(Request(headers, body))
 
     def _path(self, scope: Scope) -> list[str]:
         """The parts of the path, without the prefix."""
@@ -225,6 +229,13 @@ class Application:
         )
 
     async def _predict(self, model: HostedModel, request: Request) -> Answer:
+        try:
+            async with asyncio.timeout(model.seconds):
+                return await self._predicted(model, request)
+        except TimeoutError:
+            raise model.overdue() from None
+
+    async def _predicted(self, model: HostedModel, request: Request) -> Answer:
         size = len(request.body)
         pieces = instances.read(request.body)
         if model.is_users_code:  # what it predicts may depend on all of a request's instances

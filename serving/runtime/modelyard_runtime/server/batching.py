@@ -48,7 +48,12 @@ class BatchLimits:
     seconds: float = 60.0
 
 
-@dataclass
+def overdue(limits: BatchLimits) -> RequestRefused:
+    """The refusal of a request that takes too long."""
+    return RequestRefused(504, f"The model did not answer within {limits.seconds:g} s.")
+
+
+@dataclass(eq=False)
 class _Waiting:
     """A request that waits for its outputs.
 
@@ -147,9 +152,11 @@ class Batcher:
                 return await one.outputs
         except TimeoutError:
             self._observer.on_overdue()
-            raise RequestRefused(
-                504, f"The model did not answer within {self._limits.seconds:g} s."
-            ) from None
+            raise overdue(self._limits) from None
+        finally:
+            if one.outputs.cancelled():  # it leaves its place in the queue to others
+                with contextlib.suppress(ValueError):
+                    self._waiting.remove(one)
 
     def _form(self, inputs: Columns) -> tuple[object, int]:
         lengths = {array.shape[:1] for array in inputs.values()}

@@ -30,8 +30,9 @@ from modelyard_runtime.server.grpc_messages import SERVICE, message
 from modelyard_runtime.server.hosted_model import HostedModel
 from modelyard_runtime.server.http2_connection import Http2Connection
 from modelyard_runtime.server.http2_frames import header
+from modelyard_runtime.server.http2_heads import Http2Head
 from modelyard_runtime.server.http2_requests import ConnectionLimits, Http2Answer, Http2Request
-from modelyard_runtime.server.observation import RequestObserver
+from modelyard_runtime.server.observation import RequestObserver, RequestRecord
 from modelyard_runtime.server.refusals import RequestRefused, bad
 from modelyard_runtime.server.request_bodies import ENCODINGS, RequestLimits, decompressed
 from modelyard_runtime.server.served_models import ServedModels
@@ -126,7 +127,9 @@ class GrpcServer:
         self._models = models
         self._socket = opened
         self._most_bytes = limits.body_bytes
-        self._limits = ConnectionLimits(limits.body_bytes + _PREFIX_BYTES, limits.body_seconds)
+        self._limits = ConnectionLimits(
+            limits.memory, limits.body_bytes + _PREFIX_BYTES, limits.body_seconds
+        )
         self._token = token.encode()
         self._observer = observer or RequestObserver()
         self._connections: set[Http2Connection] = set()
@@ -172,52 +175,73 @@ class GrpcServer:
         for connection in list(self._connections):
             connection.abort()
 
-    async def answer(self, request: Http2Request) -> Http2Answer:
-        """Answer a request; see :class:`Http2Handler`."""
-        head = request.head
-        if head.method != b"POST":
-            return Http2Answer(_NOT_POST)
-        if not head.fields.get(b"content-type", b"").startswith(_CONTENT_TYPE):
-            return Http2Answer(_NOT_GRPC)
-        method = self._methods.get(head.path)
-        scope = _scope(request) if self._observer.reads_scopes else {}
-        record = self._observer.begin("grpc", method.observed if method else "other", scope)
-        code, words, found = GrpcCode.INTERNAL, "", b""
+    def refuse(self, head: Http2Head, client: str) -> Http2Answer | None:
+        """Refuse what is not gRPC, has no method here, or lacks the token."""
+        if head.method != b"POST" or not _is_grpc(head):
+            self._observe_malformed(client, "405" if head.method != b"POST" else "415")
+            return Http2Answer(_NOT_POST if head.method != b"POST" else _NOT_GRPC)
         try:
-            found = await self._answer(request, method)
-            code = GrpcCode.OK
+            self._check(head)
         except RequestRefused as refusal:
-            code, words = _CODES[refusal.status], refusal.message
+            return self._refused(self._begin(head, client), refusal)
+        return None
+
+    def on_fault(self, client: str) -> None:
+        """Observe what is not HTTP/2."""
+        self._observe_malformed(client, "400")
+
+    async def answer(self, request: Http2Request) -> Http2Answer:
+        """Answer a request that is not refused by its head."""
+        record = self._begin(request.head, request.client)
+        try:
+            found = await self._answer(request, self._methods[request.head.path])
+        except RequestRefused as refusal:
+            return self._refused(record, refusal)
         except asyncio.CancelledError:
-            code = GrpcCode.CANCELLED
+            self._end(record, GrpcCode.CANCELLED)
             raise
         except Exception:  # noqa: BLE001 (the edge of the server)
             print(traceback.format_exc(), file=sys.stderr, end="", flush=True)
-            words = "The server failed; see its log."
-        finally:
-            record.code = code.name
-            record.sent = len(found)
-            self._observer.end(record)
-        more = b"".join(header(name, value) for name, value in record.answer_headers)
-        if code is GrpcCode.OK:
-            return Http2Answer(_HEAD, b"\0" + len(found).to_bytes(4) + found, _OK + more)
-        return Http2Answer(_HEAD + _refusal(code, words) + more)
+            return self._refused(record, RequestRefused(500, "The server failed; see its log."))
+        more = self._end(record, GrpcCode.OK, len(found))
+        return Http2Answer(_HEAD, b"\0" + len(found).to_bytes(4) + found, _OK + more)
 
-    async def _answer(self, request: Http2Request, method: _Method | None) -> bytes:
-        """The message that answers a request."""
-        fields = request.head.fields
+    def _check(self, head: Http2Head) -> None:
+        method = self._methods.get(head.path)
         if method is None:
-            path = request.head.path.decode(errors="replace")
-            raise RequestRefused(501, f"There is no method {path}.")
+            raise RequestRefused(501, f"There is no method {head.path.decode(errors='replace')}.")
         if self._token and method.name not in _PROBES:
-            given = fields.get(b"authorization")  # joined, and so another, if there are several
+            given = head.fields.get(b"authorization")  # joined, and another, if there are several
             if given is None or not carries(given.decode(errors="replace"), self._token):
                 raise RequestRefused(401, UNAUTHORIZED)
-        seconds = _timeout(fields)
+
+    def _begin(self, head: Http2Head, client: str) -> RequestRecord:
+        method = self._methods.get(head.path)
+        scope = _scope(head, client) if self._observer.reads_scopes else {}
+        return self._observer.begin("grpc", method.observed if method else "other", scope)
+
+    def _end(self, record: RequestRecord, code: GrpcCode, sent: int = 0) -> bytes:
+        """Observe the end of a request; header fields for its answer."""
+        record.code, record.sent = code.name, sent
+        self._observer.end(record)
+        return b"".join(header(name, value) for name, value in record.answer_headers)
+
+    def _refused(self, record: RequestRecord, refusal: RequestRefused) -> Http2Answer:
+        code = _CODES[refusal.status]
+        return Http2Answer(_HEAD + _refusal(code, refusal.message) + self._end(record, code))
+
+    def _observe_malformed(self, client: str, status: str) -> None:
+        """Record what is no request of gRPC's, without a word of what was sent."""
+        scope = {"method": "", "path": "", "client": (client, 0)}
+        record = self._observer.begin("http", "malformed", scope)
+        record.code = status
+        self._observer.end(record)
+
+    async def _answer(self, request: Http2Request, method: _Method) -> bytes:
+        """The message that answers a request."""
         try:
-            async with asyncio.timeout(seconds):
-                parsed = await self._parsed(request, method)
-                answered = await method.answer(parsed)
+            async with asyncio.timeout(_timeout(request.head.fields)):
+                answered = await method.answer(await self._parsed(request, method))
         except TimeoutError:
             raise RequestRefused(504, "The time that the client gives is over.") from None
         found: bytes = await run_aside(answered.ByteSize(), answered.SerializeToString)
@@ -237,7 +261,8 @@ class GrpcServer:
             if encoding not in ENCODINGS:
                 raise RequestRefused(501, f"Messages are not compressed by {encoding!r}, "
                                           f"but by {', '.join(ENCODINGS)}.")  # fmt: skip
-            given = await run_aside(size, decompressed, given, encoding, self._most_bytes)
+            given = await run_aside(size, decompressed, given, encoding, self._most_bytes,
+                                     request.held)  # fmt: skip
         return await run_aside(len(given), _message, method.request, given)
 
     def _too_large(self) -> RequestRefused:
@@ -274,11 +299,14 @@ class GrpcServer:
         return self._models.find(request.name, request.version or None)
 
 
-def _scope(request: Http2Request) -> Mapping[str, Any]:
+def _is_grpc(head: Http2Head) -> bool:
+    return head.fields.get(b"content-type", b"").startswith(_CONTENT_TYPE)
+
+
+def _scope(head: Http2Head, client: str) -> Mapping[str, Any]:
     """What ASGI would say of a request."""
-    return {"method": "POST", "path": request.head.path.decode("latin-1"),
-            "raw_path": request.head.path, "headers": list(request.head.fields.items()),
-            "client": (request.client, 0)}  # fmt: skip
+    return {"method": "POST", "path": head.path.decode("latin-1"), "raw_path": head.path,
+            "headers": list(head.fields.items()), "client": (client, 0)}  # fmt: skip
 
 
 def _snake_case(name: str) -> str:

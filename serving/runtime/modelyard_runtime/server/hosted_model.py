@@ -16,7 +16,7 @@ from modelyard_runtime import records
 from modelyard_runtime.frames import Array, Columns
 from modelyard_runtime.models.base import INPUT, Model, ModelError, ModelOutputError
 from modelyard_runtime.models.loading import load
-from modelyard_runtime.server import instances
+from modelyard_runtime.server import batching, instances
 from modelyard_runtime.server.batching import Batcher, BatchLimits
 from modelyard_runtime.server.call_thread import CallThread, CodeExitError, run_aside
 from modelyard_runtime.server.observation import ModelObserver
@@ -71,6 +71,15 @@ class HostedModel:
         )
         self._model = loaded
         self._observer.on_loaded(time.perf_counter() - began)
+
+    @property
+    def seconds(self) -> float:
+        """Longest time that a request may take."""
+        return self._limits.seconds
+
+    def overdue(self) -> RequestRefused:
+        """The refusal of a request that takes longer."""
+        return batching.overdue(self._limits)
 
     def close(self) -> None:
         """Stop predicting."""

@@ -13,7 +13,6 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import cast
 
 from modelyard_runtime.server.http2_frames import (
@@ -28,58 +27,35 @@ from modelyard_runtime.server.http2_frames import (
     Http2Error,
     Http2Frame,
     Setting,
+    check_is_of_connection,
+    check_size,
     frame,
     goaway,
     rst_stream,
     settings,
     window_update,
 )
-from modelyard_runtime.server.http2_heads import HEAD_BYTES, HeadDecoder, Http2Head
+from modelyard_runtime.server.http2_heads import HEAD_BYTES, HeadDecoder
 from modelyard_runtime.server.http2_requests import (
     ConnectionLimits,
     Http2Answer,
     Http2Handler,
     Http2Request,
 )
+from modelyard_runtime.server.http2_streams import (
+    DEFAULT_WINDOW,
+    ClientSettings,
+    ControlBudget,
+    Http2Stream,
+)
+from modelyard_runtime.server.refusals import RequestRefused
 
 _MOST_STREAMS = 128  # of one client, which then waits: fewer than a model's queue takes
 _STREAM_WINDOW = 2**20  # bytes that a client may send of one request before it hears of more
 _WINDOW = 2**24  # and of all
-_DEFAULT_WINDOW = 2**16 - 1
-_DEFAULT_FRAME_BYTES = 2**14
-_MOST_RESETS = 1000  # by a client, more than requests that were answered
+_MOST_RESETS = 1000  # more than requests that were answered
+_TICK_SECONDS = 0.01
 _CLOSING_SECONDS = 1.0  # for a client to read why its connection ends
-
-
-@dataclass(slots=True)
-class _Stream:
-    """A request that arrives, or is answered.
-
-    Attributes:
-        number: The stream's.
-        head: The head of the request.
-        send_window: Bytes of the answer that the client takes.
-        began: Time at which the request began to arrive.
-        read_bytes: Bytes of the request since the client has heard that it may send more.
-        body: What there is of its body; None once it is too long.
-        size: Its bytes.
-        is_received: Whether all of the request is there.
-        task: The task that answers it.
-        unsent: The rest of the answer's body.
-        trailers: The answer's trailers.
-    """
-
-    number: int
-    head: Http2Head
-    send_window: int
-    began: float
-    read_bytes: int = 0
-    body: bytes | bytearray | None = b""
-    size: int = 0
-    is_received: bool = False
-    task: asyncio.Task[None] | None = None
-    unsent: memoryview | bytes = b""
-    trailers: bytes = b""
 
 
 class Http2Connection(asyncio.Protocol):
@@ -101,17 +77,21 @@ class Http2Connection(asyncio.Protocol):
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._frames = FrameReader()
-        self._has_begun = False
         self._heads = HeadDecoder()
-        self._streams: dict[int, _Stream] = {}
+        self._settings = ClientSettings()
+        self._streams: dict[int, Http2Stream] = {}
         self._abandoned: deque[int] = deque(maxlen=100)  # ended while the client sent them
         self._last_stream = 0
         self._read_bytes = 0  # since the client has heard that it may send more
-        self._send_window = self._initial_window = _DEFAULT_WINDOW
-        self._peer_frame_bytes = _DEFAULT_FRAME_BYTES
+        self._send_window = DEFAULT_WINDOW
+        self._widest_credit = 0  # of any stream, also of those that have ended
         self._unsent: list[bytes] = []
         self._resets = 0
         self._is_draining = False
+        now = self._loop.time()
+        self._controls = ControlBudget(now)
+        self._idle_since = now
+        self._frame_since = 0.0  # the time at which a frame began that is not complete
         self._timer: asyncio.TimerHandle | None = None
         self._handlers: Mapping[int, Callable[[Http2Frame], None]] = {
             FrameType.DATA: self._on_data,
@@ -121,7 +101,7 @@ class Http2Connection(asyncio.Protocol):
             FrameType.SETTINGS: self._on_settings,
             FrameType.PUSH_PROMISE: self._on_push_promise,
             FrameType.PING: self._on_ping,
-            FrameType.GOAWAY: _check_is_of_connection,  # the client awaits its answers
+            FrameType.GOAWAY: check_is_of_connection,  # the client awaits its answers
             FrameType.WINDOW_UPDATE: self._on_window_update,
         }
 
@@ -134,6 +114,9 @@ class Http2Connection(asyncio.Protocol):
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # clients may vanish
         self._client = str((transport.get_extra_info("peername") or ("",))[0])
+        if len(self._connections) >= self._limits.connections:
+            self._transport.abort()
+            return
         self._connections.add(self)
         self._transport.write(
             settings({
@@ -142,9 +125,9 @@ class Http2Connection(asyncio.Protocol):
                 Setting.MAX_FRAME_SIZE: MOST_FRAME_BYTES,
                 Setting.MAX_HEADER_LIST_SIZE: HEAD_BYTES,
             })
-            + window_update(0, _WINDOW - _DEFAULT_WINDOW)
+            + window_update(0, _WINDOW - DEFAULT_WINDOW)
         )  # fmt: skip
-        self._timer = self._loop.call_later(self._limits.head_seconds, self._on_overdue)
+        self._watch(self._limits.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give up what is not answered."""
@@ -166,24 +149,29 @@ class Http2Connection(asyncio.Protocol):
         """Handle the frames that have come."""
         if self._transport.is_closing():
             return
+        has_frame = False
         try:
             for one in self._frames.read(data):
+                has_frame = True
                 self._handle(one)
+                if self._transport.is_closing():
+                    return
         except Http2Error as error:
             self._end(error.code, str(error))
             return
-        is_within = self._frames.is_within_head or any(
-            not one.is_received for one in self._streams.values()
-        )
-        if is_within and self._timer is None:
-            self._timer = self._loop.call_later(self._limits.body_seconds, self._on_overdue)
+        if not self._frames.is_within:
+            self._frame_since = 0.0
+        elif has_frame or not self._frame_since:
+            self._frame_since = self._loop.time()
+        if self._frame_since or any(not one.is_received for one in self._streams.values()):
+            self._watch(self._limits.body_seconds)
 
     def _handle(self, given: Http2Frame) -> None:
         """Handle a frame, and end its stream if that is at fault."""
-        if self._timer and not self._has_begun:
-            self._has_begun = True
-            self._timer.cancel()
-            self._timer = None
+        if given.kind == FrameType.HEADERS or (given.kind == FrameType.DATA and given.payload):
+            self._controls.earn()
+        else:
+            self._controls.spend(self._loop.time())
         if not (handle := self._handlers.get(given.kind)):
             return  # of an extension
         try:
@@ -221,9 +209,15 @@ class Http2Connection(asyncio.Protocol):
             raise Http2Error(ErrorCode.PROTOCOL_ERROR, head.fault, number)
         if len(self._streams) >= _MOST_STREAMS:
             raise Http2Error(ErrorCode.REFUSED_STREAM, "Too many streams.", number)
-        stream = _Stream(number, head, self._initial_window, self._loop.time())
+        held = self._limits.memory.hold()
+        stream = Http2Stream(number, head, held, self._loop.time())
         self._streams[number] = stream
         if flags & END_STREAM:
+            stream.is_received = True
+        if refusal := self._handler.refuse(head, self._client):
+            stream.body = None
+            self._send(stream, refusal)
+        elif flags & END_STREAM:
             self._on_received(stream)
 
     def _on_data(self, given: Http2Frame) -> None:
@@ -246,7 +240,7 @@ class Http2Connection(asyncio.Protocol):
             self._write(window_update(number, stream.read_bytes))
             stream.read_bytes = 0
 
-    def _add(self, stream: _Stream, data: bytes) -> None:
+    def _add(self, stream: Http2Stream, data: bytes) -> None:
         """Add to the body of a request; one that is too long is answered at once."""
         stream.size += len(data)
         if stream.body is None:
@@ -254,14 +248,19 @@ class Http2Connection(asyncio.Protocol):
         if stream.size > self._limits.body_bytes:
             stream.body = None
             self._answer_soon(stream)
-        elif not stream.body:
+            return
+        try:
+            stream.held.add(len(data))
+        except RequestRefused as refusal:
+            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, refusal.message, stream.number) from None
+        if not stream.body:
             stream.body = data
         else:
             if isinstance(stream.body, bytes):
                 stream.body = bytearray(stream.body)
             stream.body += data
 
-    def _on_received(self, stream: _Stream) -> None:
+    def _on_received(self, stream: Http2Stream) -> None:
         stream.is_received = True
         declared = stream.head.fields.get(b"content-length")
         if declared is not None and declared != str(stream.size).encode():
@@ -271,12 +270,13 @@ class Http2Connection(asyncio.Protocol):
         if stream.task is None:
             self._answer_soon(stream)
 
-    def _answer_soon(self, stream: _Stream) -> None:
-        request = Http2Request(stream.head, stream.body, self._client)
+    def _answer_soon(self, stream: Http2Stream) -> None:
+        request = Http2Request(stream.head, stream.body, stream.held, self._client)
         stream.body = None
         stream.task = self._loop.create_task(self._answer(stream, request))
+        stream.task.add_done_callback(lambda _: stream.held.release())
 
-    async def _answer(self, stream: _Stream, request: Http2Request) -> None:
+    async def _answer(self, stream: Http2Stream, request: Http2Request) -> None:
         try:
             answer = await self._handler.answer(request)
         except Exception:  # noqa: BLE001 (the edge of the server)
@@ -289,36 +289,41 @@ class Http2Connection(asyncio.Protocol):
 
     # Answers
 
-    def _send(self, stream: _Stream, answer: Http2Answer) -> None:
+    def _send(self, stream: Http2Stream, answer: Http2Answer) -> None:
         flags = END_HEADERS if answer.trailers else END_HEADERS | END_STREAM
         self._write(frame(FrameType.HEADERS, flags, stream.number, answer.head))
         if not answer.trailers:
             self._complete(stream)
             return
         stream.unsent, stream.trailers = memoryview(answer.body), answer.trailers
+        stream.since = self._loop.time()
         self._send_body(stream)
+        if stream.unsent:
+            self._watch(self._limits.body_seconds)
 
-    def _send_body(self, stream: _Stream) -> None:
+    def _send_body(self, stream: Http2Stream) -> None:
         """Send as much of an answer as the client takes."""
         while stream.unsent:
-            size = min(
-                len(stream.unsent), self._peer_frame_bytes, self._send_window, stream.send_window
-            )
+            window = min(self._send_window, self._settings.window + stream.credit)
+            size = min(len(stream.unsent), self._settings.frame_bytes, window)
             if size <= 0:
                 return  # until there is a WINDOW_UPDATE
             self._write(frame(FrameType.DATA, 0, stream.number, stream.unsent[:size]))
+            self._controls.earn()
             stream.unsent = stream.unsent[size:]
+            stream.since = self._loop.time()
             self._send_window -= size
-            stream.send_window -= size
+            stream.credit -= size
         flags = END_HEADERS | END_STREAM
         self._write(frame(FrameType.HEADERS, flags, stream.number, stream.trailers))
         self._complete(stream)
 
     def _send_waiting(self) -> None:
         for stream in [one for one in self._streams.values() if one.trailers]:
-            self._send_body(stream)
+            if self._send_window > 0 or not stream.unsent:
+                self._send_body(stream)
 
-    def _complete(self, stream: _Stream) -> None:
+    def _complete(self, stream: Http2Stream) -> None:
         if not stream.is_received:
             self._abandoned.append(stream.number)
             self._write(rst_stream(stream.number, ErrorCode.NO_ERROR))
@@ -327,17 +332,27 @@ class Http2Connection(asyncio.Protocol):
         self._forget(stream)
 
     def _reset(self, number: int, code: ErrorCode) -> None:
-        """End a stream."""
+        """End a stream for a fault; a client that has many of them ends its connection."""
         self._write(rst_stream(number, code))
         if number not in self._abandoned:
             self._abandoned.append(number)
         if stream := self._streams.get(number):
             self._forget(stream)
+        self._count_reset()
 
-    def _forget(self, stream: _Stream) -> None:
+    def _count_reset(self) -> None:
+        self._resets += 1
+        if self._resets > _MOST_RESETS:
+            self._end(ErrorCode.ENHANCE_YOUR_CALM, "Too many requests end before their answers.")
+
+    def _forget(self, stream: Http2Stream) -> None:
         self._streams.pop(stream.number, None)
-        if stream.task:
+        if stream.task:  # which still has the body
             stream.task.cancel()
+        else:
+            stream.held.release()
+        if not self._streams:
+            self._idle_since = self._loop.time()
         if self._is_draining and not self._streams:
             self._loop.call_soon(self._close)
 
@@ -346,45 +361,29 @@ class Http2Connection(asyncio.Protocol):
     def _on_rst_stream(self, given: Http2Frame) -> None:
         number = given.stream
         self._check_known(number)
-        _check_size(given, 4)
+        check_size(given, 4)
         if stream := self._streams.get(number):
-            self._resets += 1
-            if self._resets > _MOST_RESETS:
-                raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "Too many requests are given up.")
             self._forget(stream)
+            self._count_reset()
 
     def _on_settings(self, given: Http2Frame) -> None:
         payload = given.payload
-        _check_is_of_connection(given)
-        _check_size(given, 0 if given.flags & ACK else len(payload) // 6 * 6)
+        check_is_of_connection(given)
+        check_size(given, 0 if given.flags & ACK else len(payload) // 6 * 6)
         if given.flags & ACK:
             return
-        for at in range(0, len(payload), 6):
-            name = int.from_bytes(payload[at : at + 2])
-            self._set(name, int.from_bytes(payload[at + 2 : at + 6]))
+        self._settings.update(payload)
+        if self._settings.window + self._widest_credit > MOST_WINDOW:
+            credits = [one.credit for one in self._streams.values()]
+            self._widest_credit = max(credits, default=0)
+        if self._settings.window + self._widest_credit > MOST_WINDOW:
+            raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, "A window is too large.")
         self._write(frame(FrameType.SETTINGS, ACK, 0))
         self._send_waiting()
 
-    def _set(self, name: int, value: int) -> None:
-        """Heed a setting of the client's."""
-        if name == Setting.ENABLE_PUSH and value > 1:
-            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1.")
-        if name == Setting.MAX_FRAME_SIZE:
-            if not _DEFAULT_FRAME_BYTES <= value < 2**24:
-                raise Http2Error(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE is out of range.")
-            self._peer_frame_bytes = min(value, MOST_FRAME_BYTES)
-        if name == Setting.INITIAL_WINDOW_SIZE:
-            if value > MOST_WINDOW:
-                raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, "The window is too large.")
-            for stream in self._streams.values():
-                stream.send_window += value - self._initial_window
-                if stream.send_window > MOST_WINDOW:
-                    raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, "A window is too large.")
-            self._initial_window = value
-
     def _on_window_update(self, given: Http2Frame) -> None:
         number = given.stream
-        _check_size(given, 4)
+        check_size(given, 4)
         if number:
             self._check_known(number)
         size = int.from_bytes(given.payload) & MOST_WINDOW
@@ -392,20 +391,23 @@ class Http2Connection(asyncio.Protocol):
             raise Http2Error(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE is of 0 bytes.", number)
         stream = self._streams.get(number)
         if not number:
+            was_closed = self._send_window <= 0
             self._send_window += size
             if self._send_window > MOST_WINDOW:
                 raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, "The window is too large.")
-            self._send_waiting()
+            if was_closed:
+                self._send_waiting()
         elif stream:
-            stream.send_window += size
-            if stream.send_window > MOST_WINDOW:
+            stream.credit += size
+            self._widest_credit = max(self._widest_credit, stream.credit)
+            if self._settings.window + stream.credit > MOST_WINDOW:
                 raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, "A window is too large.", number)
             if stream.trailers:
                 self._send_body(stream)
 
     def _on_ping(self, given: Http2Frame) -> None:
-        _check_is_of_connection(given)
-        _check_size(given, 8)
+        check_is_of_connection(given)
+        check_size(given, 8)
         if not given.flags & ACK:
             self._write(frame(FrameType.PING, ACK, 0, given.payload))
 
@@ -413,7 +415,7 @@ class Http2Connection(asyncio.Protocol):
         """Check what is sent; priorities are deprecated, and change nothing."""
         if not given.stream:
             raise Http2Error(ErrorCode.PROTOCOL_ERROR, "PRIORITY is of no stream.")
-        _check_size(given, 5)
+        check_size(given, 5)
 
     def _on_push_promise(self, _: Http2Frame) -> None:
         raise Http2Error(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE is for servers.")
@@ -434,20 +436,39 @@ class Http2Connection(asyncio.Protocol):
         if unsent and not self._transport.is_closing():
             self._transport.write(b"".join(unsent))
 
-    def _on_overdue(self) -> None:
-        """End what takes too long to arrive; wait on for what came later."""
+    def _watch(self, seconds: float) -> None:
+        """Look in so many seconds, or sooner, at what takes too long."""
+        at = self._loop.time() + seconds
+        if self._timer is None or self._timer.when() > at + _TICK_SECONDS:
+            if self._timer:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        """End what takes too long, and look again when the next may."""
         self._timer = None
-        if not self._has_begun or self._frames.is_within_head:
-            self._end(ErrorCode.ENHANCE_YOUR_CALM, "The headers took too long to arrive.")
+        limits = self._limits
+        now = self._loop.time() + _TICK_SECONDS  # a timer may be early by less
+        if self._frame_since and self._frame_since + limits.body_seconds <= now:
+            self._end(ErrorCode.ENHANCE_YOUR_CALM, "A frame took too long to arrive.")
             return
-        now = self._loop.time()
-        arriving = [one for one in self._streams.values() if not one.is_received]
-        for stream in arriving:
-            if stream.began + self._limits.body_seconds <= now:
-                self._reset(stream.number, ErrorCode.ENHANCE_YOUR_CALM)
-        if later := [one.began for one in arriving if one.number in self._streams]:
-            soon = min(later) + self._limits.body_seconds
-            self._timer = self._loop.call_at(soon, self._on_overdue)
+        moving = [one for one in self._streams.values() if one.unsent or not one.is_received]
+        late = [one for one in moving if one.since + limits.body_seconds <= now]
+        for stream in late:
+            self._reset(stream.number, ErrorCode.ENHANCE_YOUR_CALM)
+        if not self._streams:
+            seconds = limits.idle_seconds if self._last_stream else limits.head_seconds
+            if self._idle_since + seconds <= now:
+                self.drain()
+                return
+            self._watch(self._idle_since + seconds - now)
+        times = [one.since for one in moving if one.number in self._streams]
+        if self._frame_since:
+            times.append(self._frame_since)
+        if times:
+            self._watch(min(times) + limits.body_seconds - now)
+        elif self._streams:
+            self._watch(limits.body_seconds)
 
     def drain(self) -> None:
         """Begin nothing more, and end once all is answered."""
@@ -464,6 +485,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _end(self, code: ErrorCode, message: str) -> None:
         """End the connection because of a fault of the client's."""
+        self._handler.on_fault(self._client)
         self._write(goaway(self._last_stream, code, message))
         for stream in list(self._streams.values()):
             self._forget(stream)
@@ -474,15 +496,3 @@ class Http2Connection(asyncio.Protocol):
         self._flush()
         self._transport.close()
         self._loop.call_later(_CLOSING_SECONDS, self._transport.abort)
-
-
-def _check_is_of_connection(given: Http2Frame) -> None:
-    if given.stream:
-        name = FrameType(given.kind).name
-        raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"{name} is of a stream.")
-
-
-def _check_size(given: Http2Frame, size: int) -> None:
-    if len(given.payload) != size:
-        name = FrameType(given.kind).name
-        raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"{name} has not {size} bytes.")

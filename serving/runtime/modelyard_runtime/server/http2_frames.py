@@ -141,6 +141,28 @@ class Http2Frame(NamedTuple):
     size: int
 
 
+def check_is_of_connection(given: Http2Frame) -> None:
+    """Check that a frame is of no stream.
+
+    Raises:
+        Http2Error: If it is of one.
+    """
+    if given.stream:
+        name = FrameType(given.kind).name
+        raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"{name} is of a stream.")
+
+
+def check_size(given: Http2Frame, size: int) -> None:
+    """Check that a frame has a payload of ``size`` bytes.
+
+    Raises:
+        Http2Error: If it has another.
+    """
+    if len(given.payload) != size:
+        name = FrameType(given.kind).name
+        raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"{name} has not {size} bytes.")
+
+
 class FrameReader:
     """Reads the frames of one client.
 
@@ -156,9 +178,9 @@ class FrameReader:
         self._blocks: list[bytes] = []
 
     @property
-    def is_within_head(self) -> bool:
-        """Whether a head has begun that is not complete."""
-        return self._head is not None
+    def is_within(self) -> bool:
+        """Whether a frame or a head has begun that is not complete."""
+        return bool(self._rest) or self._head is not None
 
     def read(self, data: bytes) -> Iterator[Http2Frame]:
         """Read all frames that are complete with ``data``.

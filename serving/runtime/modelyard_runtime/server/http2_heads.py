@@ -12,6 +12,7 @@ from modelyard_runtime.server.http2_frames import ErrorCode, Http2Error
 
 HEAD_BYTES = 64 * 2**10  # longest head, decompressed as RFC 7541, section 4.1, counts
 _MOST_CACHED = 64
+_MOST_CACHED_BYTES = 2048  # of the values of a head
 
 _PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority"})
 _NEEDED = _PSEUDO - {b":authority"}
@@ -68,15 +69,16 @@ class HeadDecoder:
             raise Http2Error(
                 ErrorCode.ENHANCE_YOUR_CALM, f"The headers have more than {HEAD_BYTES} bytes."
             ) from None
-        except HPACKError as error:
-            raise Http2Error(ErrorCode.COMPRESSION_ERROR, str(error)) from None
+        except HPACKError:
+            raise Http2Error(ErrorCode.COMPRESSION_ERROR, "A head is not HPACK.") from None
         is_same = (
             (table.maxsize, len(entries)) == (size, count)
             and (entries[0] if entries else None) is newest  # each new entry is the first
         )
         if not is_same or len(self._cached) >= _MOST_CACHED:
             self._cached.clear()
-        if is_same:  # else the same bytes mean another head next time
+        # Where the table has changed, the same bytes mean another head next time.
+        if is_same and sum(map(len, found.fields.values())) <= _MOST_CACHED_BYTES:
             self._cached[block] = found
         return found
 
@@ -85,13 +87,13 @@ def _head(fields: Iterable[tuple[bytes, bytes]]) -> Http2Head:
     found: dict[bytes, bytes] = {}
     fault = ""
     for name, value in fields:
+        fault = fault or _fault(name, value, found)
         if name in found:
             if name in _PSEUDO:
                 fault = fault or f"The head has {name.decode()} twice."
             separator = b"; " if name == b"cookie" else b","
             found[name] = found[name] + separator + value
             continue
-        fault = fault or _fault(name, value, found)
         found[name] = value
     if missing := sorted(_NEEDED - found.keys()):
         fault = fault or f"The head has no {missing[0].decode()}."

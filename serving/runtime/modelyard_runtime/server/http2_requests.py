@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from modelyard_runtime.server.body_memory import BodyMemory, HeldBytes
 from modelyard_runtime.server.http2_heads import Http2Head
 
 
@@ -13,12 +14,14 @@ class Http2Request(NamedTuple):
 
     Attributes:
         head: Its head.
-        body: Its body; None of one that is longer than the connection's limit.
+        body: Its body; None of one that is longer than a body may be.
+        held: The body in the server's memory; what is made of it is to be added.
         client: Address of the client.
     """
 
     head: Http2Head
     body: bytes | bytearray | None
+    held: HeldBytes
     client: str
 
 
@@ -39,20 +42,33 @@ class Http2Answer(NamedTuple):
 class Http2Handler(Protocol):
     """What answers the requests of connections."""
 
+    def refuse(self, head: Http2Head, client: str) -> Http2Answer | None:
+        """Refuse a request by its head, before any of its body is kept; None to take it."""
+
     async def answer(self, request: Http2Request) -> Http2Answer:
         """Answer a request; cancelled when the client gives it up."""
+
+    def on_fault(self, client: str) -> None:
+        """Handle the end of a connection whose client does not speak HTTP/2."""
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """Limits of a connection.
+    """Limits of connections.
 
     Attributes:
+        memory: What the bodies of all connections have together.
         body_bytes: Longest body of a request.
-        body_seconds: Longest time that a request may take to arrive.
-        head_seconds: Longest time until a new connection says that it is of HTTP/2.
+        body_seconds: Longest time that a request may take to arrive, and that a client may leave
+            an answer without taking any of it.
+        head_seconds: Longest time until a new connection has its first request.
+        idle_seconds: Longest time without a request.
+        connections: Most at once; others are closed.
     """
 
+    memory: BodyMemory = field(default_factory=lambda: BodyMemory(512 * 2**20))
     body_bytes: int = 128 * 2**20
     body_seconds: float = 60.0
     head_seconds: float = 20.0
+    idle_seconds: float = 300.0
+    connections: int = 500

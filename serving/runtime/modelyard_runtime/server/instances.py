@@ -13,6 +13,7 @@ import orjson
 
 from modelyard_runtime.frames import Array, Columns
 from modelyard_runtime.models.base import PREDICTION, PROBABILITIES
+from modelyard_runtime.predictions import named
 from modelyard_runtime.server.open_inference import mapping
 from modelyard_runtime.server.refusals import bad, shown
 from modelyard_runtime.server.tensors import to_body
@@ -60,6 +61,7 @@ def join(written: Sequence[bytes]) -> bytes:
 
 def predictions(outputs: Columns) -> list[Any]:
     """What each instance is answered with: the prediction, or all outputs where it has others."""
+    outputs = named(outputs)
     if PREDICTION in outputs and not set(outputs) - {PREDICTION, PROBABILITIES}:
         return _plain(outputs[PREDICTION])
     names = list(outputs)

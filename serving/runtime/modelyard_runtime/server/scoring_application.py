@@ -173,9 +173,10 @@ class ScoringApplication:
             raise RequestRefused(
                 405, f"{method} is not answered here, but {allowed}.", {"allow": allowed}
             )
-        body = await read_body(headers, receive, self._limits)
         query = scope["query_string"].decode("latin-1")
-        return await self._routes[route](ScoreRequest(method, path, query, headers, body))
+        with self._limits.memory.hold() as held:
+            body = await read_body(headers, receive, self._limits, held)
+            return await self._routes[route](ScoreRequest(method, path, query, headers, body))
 
     async def _health(self, _: ScoreRequest) -> _Response:
         if self.is_draining:

@@ -213,7 +213,7 @@ class ModelMetrics(ModelObserver):
         """The model has answered so many ``rows`` within ``seconds``."""
         self._predict_seconds.observe(seconds)
         self._rows.observe(rows)
-        self._predictions.add(outputs)
+        self._predictions.add(predictions.named(outputs))
 
 
 class PredictionMetrics:

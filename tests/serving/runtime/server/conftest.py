@@ -77,7 +77,7 @@ async def connect(
     """Make a client of a server."""
     servers, writers = [], []
 
-    async def make(*frames: bytes, **limits: float) -> http2_client.Client:
+    async def make(*frames: bytes, **limits: Any) -> http2_client.Client:
         found: dict[str, Any] = {"body_bytes": http2_client.MOST_BODY, **limits}
         bounds = ConnectionLimits(**found)
         server = await asyncio.get_running_loop().create_server(

@@ -20,6 +20,7 @@ from modelyard_runtime.server.http2_frames import (
     header,
 )
 from modelyard_runtime.server.http2_frames import settings as settings_frame
+from modelyard_runtime.server.http2_heads import Http2Head
 from modelyard_runtime.server.http2_requests import Http2Answer, Http2Request
 
 BEGIN = PREFACE + settings_frame({})
@@ -48,8 +49,15 @@ class Handler:
 
     def __init__(self) -> None:
         self.requests: list[Http2Request] = []
+        self.faults = 0
         self.cancelled = 0
         self.go = asyncio.Event()
+
+    def refuse(self, head: Http2Head, client: str) -> Http2Answer | None:
+        return Http2Answer(header(b":status", b"403")) if head.path == b"/secret" else None
+
+    def on_fault(self, client: str) -> None:
+        self.faults += 1
 
     async def answer(self, request: Http2Request) -> Http2Answer:
         self.requests.append(request)

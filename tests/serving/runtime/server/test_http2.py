@@ -12,7 +12,8 @@ import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded, TrailersReceived
-from modelyard_runtime.server import http2_connection
+from modelyard_runtime.server import http2_connection, http2_streams
+from modelyard_runtime.server.body_memory import BodyMemory
 from modelyard_runtime.server.http2_connection import Http2Connection
 from modelyard_runtime.server.http2_frames import (
     ACK,
@@ -253,15 +254,122 @@ async def test_streams_are_limited(connect: Connect, monkeypatch: pytest.MonkeyP
 )
 async def test_heads_have_their_time(sent: bytes, connect: Connect) -> None:
     client = await connect(sent, head_seconds=0.1, body_seconds=0.1)
-    assert (await client.receive_until(FrameType.GOAWAY))[3][
-        4:8
-    ] == Code.ENHANCE_YOUR_CALM.to_bytes(4)
+    _, _, _, payload = await client.receive_until(FrameType.GOAWAY)
+    late = Code.ENHANCE_YOUR_CALM if sent else Code.NO_ERROR
+    assert int.from_bytes(payload[4:8]) == late
+    assert not await client.is_alive()
+
+
+async def test_a_connection_without_requests_ends(connect: Connect) -> None:
+    client = await connect(BEGIN, headers(1), head_seconds=0.1, idle_seconds=0.6)
+    await asyncio.sleep(0.3)
+    client.send(headers(3))
+    numbers = [(await client.receive_until(FrameType.HEADERS))[2] for _ in range(4)]
+    assert numbers == [1, 1, 3, 3]
+    _, _, _, payload = await client.receive_until(FrameType.GOAWAY)
+    assert struct.unpack(">II", payload) == (3, Code.NO_ERROR)
+
+
+async def test_connections_are_limited(connect: Connect) -> None:
+    client = await connect(BEGIN, connections=0)
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await client.receive()
+
+
+async def test_a_head_in_parts_has_its_own_time(connect: Connect) -> None:
+    client = await connect(BEGIN, OPEN, data(1, b"abc"), body_seconds=0.4)
+    await asyncio.sleep(0.3)
+    client.send(headers(3, 0, block()[:5]))
+    assert (await client.receive_until(FrameType.RST_STREAM))[2] == 1
+    client.send(frame(FrameType.CONTINUATION, END_HEADERS, 3, block()[5:]), data(3, b"", 1))
+    assert (await client.receive_until(FrameType.HEADERS))[2] == 3
+
+
+async def test_an_answer_that_is_not_taken_is_given_up(connect: Connect) -> None:
+    client = await connect(
+        PREFACE, settings_frame({Setting.INITIAL_WINDOW_SIZE: 10}),
+        headers(1, payload=block((b"size", b"1000"))), body_seconds=0.3,
+    )  # fmt: skip
+    for _ in range(4):
+        assert len((await client.receive_until(FrameType.DATA))[3]) == 10
+        await asyncio.sleep(0.15)
+        client.send(window_update(1, 10))
+    _, _, number, payload = await client.receive_until(FrameType.RST_STREAM)
+    assert (number, int.from_bytes(payload)) == (1, Code.ENHANCE_YOUR_CALM)
+    assert await client.is_alive()
+
+
+async def test_what_is_refused_by_its_head_is_not_kept(connect: Connect, handler: Handler) -> None:
+    memory = BodyMemory(10)
+    path = block(fields=[*FIELDS[:2], (b":path", b"/secret")])
+    client = await connect(
+        BEGIN, headers(1, END_HEADERS, path), data(1, bytes(100)), memory=memory
+    )
+    _, flags, number, payload = await client.receive_until(FrameType.HEADERS)
+    assert (number, flags & END_STREAM, b"403" in payload) == (1, END_STREAM, True)
+    assert (await client.receive_until(FrameType.RST_STREAM))[3] == Code.NO_ERROR.to_bytes(4)
+    client.send(headers(3, payload=path))
+    assert (await client.receive_until(FrameType.HEADERS))[2] == 3
+    assert (handler.requests, memory.held) == ([], 0)
+
+
+async def test_bodies_have_bounded_memory_together(connect: Connect, handler: Handler) -> None:
+    memory = BodyMemory(10)
+    wait = block(fields=[*FIELDS[:2], (b":path", b"/wait")])
+    client = await connect(
+        BEGIN, headers(1, END_HEADERS, wait), data(1, bytes(6), END_STREAM),
+        headers(3, END_HEADERS), data(3, bytes(4)), headers(5, END_HEADERS), data(5, b"a"),
+        memory=memory,
+    )  # fmt: skip
+    _, _, number, payload = await client.receive_until(FrameType.RST_STREAM)
+    assert (number, int.from_bytes(payload), memory.held) == (5, Code.ENHANCE_YOUR_CALM, 10)
+    client.send(rst_stream(3, Code.NO_ERROR))
+    assert await client.is_alive()
+    assert memory.held == 6
+    client.send(rst_stream(1, Code.NO_ERROR))
+    assert await client.is_alive()
+    client.send(headers(7, END_HEADERS), data(7, bytes(10), END_STREAM))
+    assert (await client.receive_until(FrameType.HEADERS))[2] == 7
+    assert await client.is_alive()
+    assert memory.held == 0
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        window_update(0, 1), settings_frame({Setting.INITIAL_WINDOW_SIZE: 9}), data(1),
+        frame(FrameType.PING, 0, 0, bytes(8)), frame(FrameType.PRIORITY, 0, 1, bytes(5)),
+    ],
+    ids=["window_update", "settings", "empty data", "ping", "priority"],
+)  # fmt: skip
+async def test_a_flood_of_what_is_no_request_ends_the_connection(
+    control: bytes, connect: Connect, handler: Handler
+) -> None:
+    client = await connect(BEGIN, OPEN)
+    codes = []
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        client.send(control * 30_000)
+        codes.append((await client.receive_until(FrameType.GOAWAY))[3][4:8])
+    assert codes in ([], [Code.ENHANCE_YOUR_CALM.to_bytes(4)])
+    assert handler.faults == 1
+
+
+async def test_faults_of_streams_count_as_requests_that_are_given_up(
+    connect: Connect, handler: Handler
+) -> None:
+    flood = [
+        part for number in range(1, 2 * http2_connection._MOST_RESETS + 20, 2)
+        for part in (headers(number, END_HEADERS), window_update(number, 0))
+    ]  # fmt: skip
+    client = await connect(BEGIN, *flood)
+    _, _, _, payload = await client.receive_until(FrameType.GOAWAY)
+    assert int.from_bytes(payload[4:8]) == Code.ENHANCE_YOUR_CALM
 
 
 async def test_bodies_have_their_time_and_connections_as_long_as_they_want(
     connect: Connect,
 ) -> None:
-    client = await connect(BEGIN, head_seconds=0.1, body_seconds=0.2)
+    client = await connect(BEGIN, body_seconds=0.2)
     await asyncio.sleep(0.3)
     client.send(OPEN, data(1, b"abc"))
     await asyncio.sleep(0.1)
@@ -275,8 +383,9 @@ async def test_bodies_have_their_time_and_connections_as_long_as_they_want(
 
 
 async def test_who_does_not_read_is_not_read(
-    connect: Connect, connections: set[Http2Connection]
+    connect: Connect, connections: set[Http2Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(http2_streams, "_MOST_CONTROLS", 10**9)
     client = await connect(BEGIN)
     assert await client.is_alive()
     (connection,) = connections

@@ -176,6 +176,7 @@ MALFORMED: dict[str, bytes] = {
     "a value with a line feed": block((b"a", b"1\r\nb: 2")),
     "a value with NUL": block((b"a", b"\0")),
     "a value that begins with a blank": block((b"a", b" 1")),
+    "a second value with a line feed": block((b"a", b"1"), (b"a", b"1\r\nb: 2")),
     "connection": block((b"connection", b"close")),
     "transfer-encoding": block((b"transfer-encoding", b"chunked")),
     "te of gzip": block((b"te", b"gzip")),
