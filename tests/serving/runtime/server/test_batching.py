@@ -252,3 +252,27 @@ async def test_a_model_that_hangs_is_not_ready_until_it_answers_again(opened: Op
     assert hung == [504, 503, 503, 503]
     assert live == 200
     assert await status("/v2/models/m/infer") == 200
+
+
+async def test_who_gives_up_leaves_the_queue() -> None:
+    batcher = Batcher(Recorder(0.3), BatchLimits(rows=1, waiting=2))
+    first = asyncio.ensure_future(ask(batcher, 0.0))
+    await asyncio.sleep(0.05)
+    waiting = [asyncio.ensure_future(ask(batcher, 1.0)) for _ in range(2)]
+    await asyncio.sleep(0)
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert await asyncio.gather(ask(batcher, 2.0), ask(batcher, 3.0)) == [[4.0], [6.0]]
+    assert await first == [0.0]
+    batcher.close()
+
+
+async def test_all_batches_of_a_request_have_its_time(opened: Open) -> None:
+    client = await opened(served.hosted("slow", served.slow, seconds=0.5))
+    forms = [{"x": 0.2}, {"x": 0.2, "y": 1}] * 4  # predicted one after another
+    answer = await client.post("/v1/models/slow:predict", json={"instances": forms})
+
+    assert answer.status_code == 504
+    assert "did not answer within 0.5 s" in answer.json()["error"]
