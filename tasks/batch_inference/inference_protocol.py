@@ -10,6 +10,7 @@ from urllib.parse import quote
 import httpx
 import numpy as np
 from modelyard_runtime.frames import Array, Columns, objects
+from modelyard_runtime import predictions
 from modelyard_runtime.models.base import INPUT, ModelError, matrix, outputs
 from modelyard_runtime.server.tensors import NUMBERS, TEXT
 
@@ -56,7 +57,7 @@ class InferenceProtocolClient(ServerClient):
             joined = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
         except (KeyError, ValueError) as error:
             raise PredictionError("The server answered batches of different forms.") from error
-        return outputs(joined)
+        return predictions.named(outputs(joined))
 
     def _named(self, columns: Columns) -> Columns:
         names = list(self._inputs)

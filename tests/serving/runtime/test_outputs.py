@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from modelyard_runtime import frames
+from modelyard_runtime import frames, predictions
 from modelyard_runtime.frames import Frame, FrameError, objects
-from modelyard_runtime.models.base import Model, ModelError, outputs
+from modelyard_runtime.models.base import PREDICTION, Model, ModelError, outputs
 from modelyard_runtime.predictor import serve
 
 NAN = float("nan")
@@ -172,3 +172,12 @@ def test_what_has_no_rows_is_of_a_type_that_others_have_too() -> None:
     assert [outputs(one)["prediction"].dtype for one in ("a", 2.5)] == [object, np.float64]
     with pytest.raises(ModelError, match="complex128 has no JSON"):
         outputs(1j)
+
+
+def test_an_only_output_keeps_its_name_and_is_the_prediction() -> None:
+    found = outputs({"x": [1.5, 2.5]})
+
+    assert list(found) == ["x"]
+    assert predictions.named(found) == {PREDICTION: found["x"]}
+    several = outputs({"x": [1], "y": [2]})
+    assert predictions.named(several) is several
