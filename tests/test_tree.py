@@ -147,6 +147,7 @@ def test_a_public_class_name_is_used_once() -> None:
     assert shared == {}
 
 
+@functools.cache
 def _imported_modules(name: str) -> set[str]:
     """Every module that a file imports, also as ``from package import module``."""
     found = set()
