@@ -5,7 +5,10 @@ BIN := .venv/bin
 # come first, so that both end together.
 TESTS := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=10 --durations-min=1 --junitxml=build/tests.xml
 # What these test at each call, in each year or for each case, `make test` tests for a part of them.
-SAMPLED := tests/infra/storage/test_copying.py tests/tasks/batch_inference/test_publication.py tests/schedules/test_cron.py
+SAMPLED := tests/infra/storage/test_copying.py tests/tasks/batch_inference/test_publication.py \
+  tests/tasks/batch_inference/test_csv_columns.py tests/tasks/batch_inference/test_part_reading.py \
+  tests/tasks/batch_inference/test_splitting.py tests/tuning/katib/test_refusals.py \
+  tests/tuning/plots/test_plots.py tests/schedules/test_cron.py tests/schedules/test_year.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A part of the stack imports half a minute's worth of source, or three seconds' worth of bytecode.
 unexport PYTHONDONTWRITEBYTECODE

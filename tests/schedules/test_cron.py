@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import random
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -15,6 +14,7 @@ from infra.errors import BadInputError
 from schedules.cron import Cron, read_cron
 from schedules.instants import FIRST, LAST, instant_at, second_of
 from tests.schedules import naive
+from tests.soaking import SOAK, examples
 
 _SIX = ((0, 59), (0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 
@@ -308,8 +308,7 @@ def test_the_first_and_the_last_year() -> None:
     assert read_cron("0 0 0 1 1 *", "Asia/Seoul").latest(FIRST - 1) is None
 
 
-_SOAK = bool(os.environ.get("MODELYARD_SOAK"))
-_YEARS = 10 if _SOAK else 2
+_YEARS = 10 if SOAK else 2
 
 
 @pytest.mark.parametrize("zone", _ZONES)
@@ -333,7 +332,7 @@ def test_years_beside_a_clock(zone: str) -> None:
         slots = [second_of(each) for each in instants]
         assert len(slots) > 100
         assert cron.count(first, last) == len(slots)
-        whole = _SOAK or len(slots) < 10_000
+        whole = SOAK or len(slots) < 10_000
         for begun, ended in [(first, last)] if whole else _around_changes(zone, first, last):
             within = [slot for slot in slots if begun < slot <= ended]
             assert within
@@ -391,7 +390,7 @@ def _expressions(draw: st.DrawFn) -> str:
     return " ".join([*parts, draw(days), draw(_field(1, 12)), draw(_field(0, 6))])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(expression=_expressions(), zone=st.sampled_from(_ZONES), seed=st.integers(0, 10**6))
 def test_seconds_around_a_change_beside_a_clock(expression: str, zone: str, seed: int) -> None:
     draw = random.Random(seed)
@@ -432,7 +431,7 @@ def _agreed(draw: st.DrawFn) -> str:
     return " ".join([*time, days[0], month, days[1]])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(expression=_agreed(), start=st.integers(0, 4_000_000_000))
 def test_beside_croniter(expression: str, start: int) -> None:
     other = croniter(expression, instant_at(start), second_at_beginning=True)
@@ -446,7 +445,7 @@ def test_beside_croniter(expression: str, start: int) -> None:
     assert _backward(cron, start, at) == _forward(cron, start, at)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     expression=_expressions(),
     zone=st.sampled_from(_ZONES),

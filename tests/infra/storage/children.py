@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infra.storage import store
+from tests.soaking import SOAK
 
 # Kills come at each call of the system in a soak, and else at every fifth: each is a fork of the
 # whole test process. Odd, as the tests take turns.
-STRIDE = 1 if os.environ.get("MODELYARD_SOAK") else 5
+STRIDE = 1 if SOAK else 5
 _KILLED = 9
 _STEPS = ("os.", "shutil.", "open", "fcntl.")
 

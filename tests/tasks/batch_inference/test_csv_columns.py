@@ -20,6 +20,7 @@ from tasks.batch_inference.csv_columns import ColumnTypes, CsvType
 from tasks.batch_inference.input_files import InputFile
 from tasks.batch_inference.reading import Batch
 from tasks.batch_inference.shard import Shard, ShardSpec
+from tests.soaking import examples
 
 _MISSING = st.sampled_from(["", "NA", "nan", "NaN", "null", "None", "N/A", "-nan", "<NA>", "#N/A"])
 _CELLS = {
@@ -80,7 +81,7 @@ def _read(path: Path, part_bytes: int, batch_size: int) -> dict[str, list[np.nda
     return found
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     _columns(), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
     st.sampled_from(["\n", "\r\n"]),

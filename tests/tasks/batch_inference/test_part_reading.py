@@ -17,6 +17,7 @@ from infra import storage
 from tasks.batch_inference import input_files, part_reading, planning
 from tasks.batch_inference.planning import PlannedPiece
 from tasks.batch_inference.reading import BadRecord, Batch
+from tests.soaking import examples
 
 _RECORDS = st.sampled_from(
     [{"a": 1}, {"a": 2, "b": "x"}, {"b": "y"}, {"a": 1.5}, [1, 2], [1, 2, 3], 7, "text", None]
@@ -47,7 +48,7 @@ def _write(folder: Path, form: str, tables: list[dict[str, list[Any]]]) -> None:
             path.write_text("\n".join(lines) if form == "jsonl" else f"[{','.join(lines)}]")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.lists(_RECORDS, max_size=6), min_size=1, max_size=8).filter(any),
     st.sampled_from([1, 2, 5, 100]), st.sampled_from([1, 4, 100]),
@@ -109,7 +110,7 @@ def _seen(path: Path, form: str, order: list[int], batch: int) -> dict[int, Any]
     return found
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(_FIELDS | _VALUES, min_size=1, max_size=12), st.randoms(use_true_random=False),
     st.sampled_from(["json", "jsonl"]),
@@ -131,7 +132,7 @@ def test_what_a_model_sees_of_a_record_does_not_depend_on_its_neighbours(
     assert seen[0] == seen[1] == seen[2]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(

@@ -20,6 +20,7 @@ from tasks.batch_inference.csv_columns import ColumnTypes
 from tasks.batch_inference.planning import Plan, PlannedFile
 from tasks.batch_inference.reading import BadRecord
 from tasks.batch_inference.splitting import FilePart, split
+from tests.soaking import examples
 
 _SCALARS = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=6)
 _RECORDS = st.lists(
@@ -84,7 +85,7 @@ def _same(found: Any, expected: Any) -> bool:
     return bool(found == expected)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(_RECORDS, _SIZES, st.sampled_from(["\n", "\r\n", "\n\n", "\n \t\n"]), st.booleans())
 def test_json_lines(
     tmp_path_factory: pytest.TempPathFactory, records: Any, size: int, end: str, ended: bool
@@ -102,7 +103,7 @@ def test_json_lines(
     assert all(_same(found[at], _as_read(one)) for at, one in enumerate(records))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(_RECORDS, _SIZES, st.sampled_from([None, 1]), st.booleans())
 def test_json_arrays(
     tmp_path_factory: pytest.TempPathFactory, records: Any, size: int, indent: Any, ascii_: bool
@@ -119,7 +120,7 @@ def test_json_arrays(
     assert all(_same(found[at], _as_read(one)) for at, one in enumerate(records))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.text(alphabet='\\"a[{,]}', max_size=30), st.integers(1, 5))
 def test_texts_of_an_array_hide_structure(text: str, piece: int) -> None:
     data = json.dumps([text, [text], {text: text}]).encode()[1:]
@@ -139,7 +140,7 @@ def test_texts_of_an_array_hide_structure(text: str, piece: int) -> None:
 _CELLS = st.text(alphabet="ab\",\n\t '0", max_size=5)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.lists(st.tuples(_CELLS, st.integers(0, 9)), max_size=12), _SIZES,
     st.sampled_from(["\n", "\r\n"]),

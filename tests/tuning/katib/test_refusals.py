@@ -10,6 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from infra.errors import BadInputError
+from tests.soaking import examples
 from tests.tuning.katib.written import changed, one_parameter, refused, text
 from tuning import katib
 
@@ -151,7 +152,7 @@ def test_two_parameters_of_one_name_are_refused() -> None:
          "metricsCollectorSpec", "resumePolicy", "trialSpec"]
     ),
 )  # fmt: skip
-@hypothesis_settings(database=None, max_examples=300, deadline=None)
+@hypothesis_settings(database=None, max_examples=examples(300), deadline=None)
 def test_whatever_stands_there_is_read_or_refused(value: Any, where: str) -> None:
     if where == "trialSpec":
         template = yaml.safe_load(text("random"))["spec"]["trialTemplate"]

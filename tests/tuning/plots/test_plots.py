@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from tests.soaking import examples
 from tests.tuning.plots.tunings import (
     FAILED,
     SPACE,
@@ -151,7 +152,10 @@ def _tunings(draw: st.DrawFn) -> tuple[list[Trial], list[Parameter], list[str], 
 @example(([trial(0, 1e99), trial(1, -1e99)], SPACE, ["$"], ["minimize"]))
 @example(([trial(0, 5e-324), trial(1, 1e-320)], SPACE, [""], ["maximize"]))
 @hypothesis_settings(
-    database=None, max_examples=25, deadline=None, suppress_health_check=list(HealthCheck)
+    database=None,
+    max_examples=examples(25),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
 def test_whatever_was_tried_is_drawn(tuning: Any) -> None:
     with warnings.catch_warnings():
