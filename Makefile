@@ -8,7 +8,7 @@ TESTS := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=
 SAMPLED := tests/infra/storage/test_copying.py tests/tasks/batch_inference/test_publication.py \
   tests/tasks/batch_inference/test_csv_columns.py tests/tasks/batch_inference/test_part_reading.py \
   tests/tasks/batch_inference/test_splitting.py tests/tuning/katib/test_refusals.py \
-  tests/tuning/plots/test_plots.py tests/schedules/test_cron.py tests/schedules/test_year.py
+  tests/tuning/plots/test_plots.py tests/schedules/test_cron.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A part of the stack imports half a minute's worth of source, or three seconds' worth of bytecode.
 unexport PYTHONDONTWRITEBYTECODE
