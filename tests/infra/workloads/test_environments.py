@@ -101,6 +101,30 @@ class TestBare(EnvironmentContract):
 class TestOnModelyard(EnvironmentContract):
     base = BaseEnvironment.MODELYARD
 
+    # The key of an environment is that of a bare one, where these are tested in a third of the
+    # time: pip looks through all of our packages.
+    @pytest.mark.soak
+    def test_its_content_decides_which_it_is(
+        self, cache: EnvironmentCache, tmp_path: Path
+    ) -> None:
+        super().test_its_content_decides_which_it_is(cache, tmp_path)
+
+    @pytest.mark.soak
+    @pytest.mark.parametrize("nested", [False, True])
+    def test_the_same_words_about_other_content_are_another_environment(
+        self, cache: EnvironmentCache, tmp_path: Path, nested: bool
+    ) -> None:
+        super().test_the_same_words_about_other_content_are_another_environment(
+            cache, tmp_path, nested
+        )
+
+    @pytest.mark.soak
+    @pytest.mark.parametrize("line", ["-e .", "--editable=./", ".", "-r more/other.txt"])
+    def test_a_local_package_is_a_copy_keyed_by_its_content(
+        self, cache: EnvironmentCache, tmp_path: Path, line: str
+    ) -> None:
+        super().test_a_local_package_is_a_copy_keyed_by_its_content(cache, tmp_path, line)
+
     @pytest.mark.parametrize("relative", [True, pytest.param(False, marks=pytest.mark.soak)])
     def test_requirements_are_added_to_ours_which_stays_as_it_is(
         self, cache: EnvironmentCache, tmp_path: Path, relative: bool
