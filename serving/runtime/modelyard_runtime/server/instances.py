@@ -5,11 +5,8 @@ https://kserve.github.io/website/docs/concepts/architecture/data-plane/v1-protoc
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
-
-import orjson
 
 from modelyard_runtime.frames import Array, Columns
 from modelyard_runtime.models.base import PREDICTION, PROBABILITIES
@@ -27,18 +24,15 @@ def read(body: bytes) -> Iterator[list[Any]]:
     """
     found, arrays = mapping(body, "instances")
     word = found.get("instances")
-    count = 0
-    if type(word) is str and list(arrays) == [word]:
-        with contextlib.suppress(orjson.JSONDecodeError):
-            for piece in arrays[word]:
-                yield _checked(piece)
-                count += len(piece)
-            return
-    if arrays:  # it is not where the only one seems to be
+    # What is predicted cannot be taken back: nothing is handed out until all of it is read once.
+    if type(word) is str and list(arrays) == [word] and arrays[word].is_json():
+        yield from map(_checked, arrays[word])
+        return
+    if arrays:  # it is not where the only one seems to be, or ends elsewhere
         found, _ = mapping(body)
     if "instances" not in found:
         raise bad("The body has no instances: give a list of what is to be predicted.")
-    yield _checked(found["instances"])[count:]
+    yield _checked(found["instances"])
 
 
 def _checked(instances: Any) -> list[Any]:

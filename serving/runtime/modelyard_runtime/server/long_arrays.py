@@ -4,8 +4,9 @@ No other thread runs while orjson reads, while lists become arrays of numpy, and
 body of 80 MiB read at once would stop the server for seconds.
 
 Where an array ends and where it can be cut is guessed by how its first element begins, which is
-right of numbers, of rows, and of most records. Whether it was right is seen from what is left and
-from the pieces, which are JSON then; else all of it is read at once.
+right of numbers, of rows, and of most records. If what is left and all pieces are JSON, it was
+right, because together they are the text; else all of it is read at once. Where nothing can be
+guessed cheaply, in deep nesting and among many short arrays, nothing is cut.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,10 +24,31 @@ _PIECE = 2**20  # bytes
 _LONG = 2 * _PIECE
 _FAR = 64 * 2**10  # bytes before an array, or between two
 _BLANKS = 64  # bytes
-_FIRST = re.compile(rb"\s*(\"|(?:\[\s*)*\{?)")
+_MOST_SHORT = 256  # arrays
+_DEEPEST = 3  # brackets at the beginning of an element
+_FIRST = re.compile(rb"\s*(\"|(?:\[\s*){0,%d}\{?)(?!\[)" % _DEEPEST)
 _CLOSING = bytes.maketrans(b"[{", b"]}")
 
 Buffer = bytes | memoryview
+
+
+def _spaced(marks: bytes) -> re.Pattern[bytes]:
+    """Marks with blanks between them, a comma in a group."""
+    escaped = [re.escape(bytes([mark])) for mark in marks]
+    return re.compile(rb"\s*".join(escaped).replace(b",", b"(,)"))
+
+
+def _marks(opening: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    """Where arrays end whose elements begin with ``opening``, and where they can be cut."""
+    closing = opening[::-1].translate(_CLOSING)
+    return _spaced(closing + b"]"), _spaced(closing + b"," + opening)
+
+
+_BRACKETS = [b"[" * depth for depth in range(_DEEPEST + 1)]
+_MARKS = {
+    opening: _marks(opening)
+    for opening in (b'"', *_BRACKETS, *(brackets + b"{" for brackets in _BRACKETS))
+}
 
 
 class LongArray:
@@ -54,6 +77,14 @@ class LongArray:
             yield piece
             at = stop + 1
 
+    def is_json(self) -> bool:
+        """Whether iterating will not raise. It reads all of it, and keeps nothing."""
+        try:
+            deque(self, maxlen=0)
+        except orjson.JSONDecodeError:
+            return False
+        return True
+
     def _read(self, start: int, stop: int) -> list[Any]:
         found: list[Any] = orjson.loads(b"".join([b"[", self._text[start:stop], b"]"]))
         return found
@@ -79,10 +110,12 @@ def take_out(body: Buffer, key: str) -> tuple[Any, dict[str, LongArray]]:
     secret = secrets.token_hex(8)  # no field of the body has it
     parts: list[Buffer] = []
     arrays: dict[str, LongArray] = {}
-    done = at = 0
-    while begin := begins.search(body, at, at + _FAR):
+    done = at = short = 0
+    while short < _MOST_SHORT and (begin := begins.search(body, at, at + _FAR)):
         array, at = _array(body, begin.end())
-        if array:
+        if not array:
+            short += 1
+        else:
             word = f"{secret} {len(arrays)}"
             arrays[word] = array
             parts += [body[done : begin.end() - 1], b'"%s"' % word.encode()]
@@ -98,19 +131,12 @@ def take_out(body: Buffer, key: str) -> tuple[Any, dict[str, LongArray]]:
 def _array(body: Buffer, start: int) -> tuple[LongArray | None, int]:
     """The array that begins before ``start``, if it is long; and where to read on behind it."""
     first = _FIRST.match(body, start)
-    assert first is not None  # it may be empty
-    opening = b"".join(first[1].split())
-    closing = opening[::-1].translate(_CLOSING)
-    ends, cut = _spaced(closing + b"]"), _spaced(closing + b"," + opening)
+    if first is None:  # it is nested too deeply
+        return None, len(body)
+    ends, cut = _MARKS[b"".join(first[1].split())]
     for at in range(start, len(body), _PIECE):
         if found := ends.search(body, at, at + _PIECE + _BLANKS):
             is_long = found.end() > start + _LONG
             text = body[start : found.end() - 1]
             return LongArray(text, cut) if is_long else None, found.end()
     return None, len(body)
-
-
-def _spaced(marks: bytes) -> re.Pattern[bytes]:
-    """Marks with blanks between them, a comma in a group."""
-    escaped = [re.escape(bytes([mark])) for mark in marks]
-    return re.compile(rb"\s*".join(escaped).replace(b",", b"(,)"))

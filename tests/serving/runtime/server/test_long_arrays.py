@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +83,75 @@ def test_instances_are_the_same(
     body = edited(json.dumps(value, **style), edits)
 
     assert outcome(read_instances, body) == at_once(read_instances, body)
+
+
+names = st.sampled_from(['"instances"', '"inst\\u0061nces"', '"data"', '"d\\u0061ta"'])
+fields_of_one_kind = elements.flatmap(
+    lambda one: st.lists(
+        st.tuples(names, st.lists(one, min_size=9, max_size=30), odd, styles), max_size=4
+    )
+)
+
+
+@fuzz
+@given(fields=fields_of_one_kind, edits=edits)
+def test_of_a_name_that_occurs_twice_the_last_is_read(fields: Any, edits: Any) -> None:
+    texts = [
+        f"{name}: {json.dumps([*found, last], **style)}" for name, found, last, style in fields
+    ]
+    body = edited(f"{{{', '.join(texts)}}}", edits)
+
+    assert outcome(read_instances, body) == at_once(read_instances, body)
+
+    tensor = ", ".join(['"name": "x", "shape": [2], "datatype": "INT64"', *texts])
+    body = edited(f'{{"inputs": [{{{tensor}}}]}}', edits)
+    found, wanted = outcome(read_tensors, body), at_once(read_tensors, body)
+    assert found == wanted or str(found).startswith("400")
+
+
+@pytest.mark.parametrize("last", ["instances", "inst\\u0061nces"])
+def test_nothing_is_handed_out_of_an_array_that_seems_to_end_in_another(last: str) -> None:
+    first, second = ["[1,1]"] * 50, ["[2,2]"] * 70
+    body = f'{{"instances":[{",".join([*first, "0"])}],"{last}":[{",".join(second)}]}}'
+
+    assert read_instances(body.encode()) == ["[2, 2]"] * 70
+    ((_, array),) = long_arrays.take_out(body.encode(), "instances")[1].items()
+    assert not array.is_json()
+
+
+@pytest.mark.parametrize("blank", [b"", b" "])
+def test_deep_nesting_is_left_to_orjson(blank: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies = [
+        b'{"instances":' + b"[" * 5000 + b" " * 5000 + b"}",
+        b"{" + b",".join(b'"data":' + (b"[" + blank) * n + b"1" + b"]" * n
+                         for n in range(1, 100)) + b"}",
+    ]  # fmt: skip
+    compiled: list[bytes] = []
+    monkeypatch.setattr(long_arrays, "_spaced", compiled.append)
+    for body, key in zip(bodies, ("instances", "data"), strict=True):
+        with contextlib.suppress(orjson.JSONDecodeError):
+            assert long_arrays.take_out(body, key) == (orjson.loads(body), {})
+
+    assert not compiled
+    value = {"instances": [[[[1, 2], [3, 4]]]] * 99}
+    _, arrays = long_arrays.take_out(json.dumps(value).encode(), "instances")
+    (array,) = arrays.values()
+    assert len(list(array)) > 50
+
+
+def test_among_many_short_arrays_none_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+    real = long_arrays._array
+
+    def counted(body: bytes, start: int) -> Any:
+        found.append(start)
+        return real(body, start)
+
+    monkeypatch.setattr(long_arrays, "_array", counted)
+    body = b'{"x":{' + b'"data":[1],' * 5000 + b'"y":0}}'
+
+    assert long_arrays.take_out(body, "data") == (orjson.loads(body), {})
+    assert len(found) == 256
 
 
 @fuzz
