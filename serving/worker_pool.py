@@ -1,8 +1,9 @@
 """Workers of an inference server: processes that share a port, and are started again.
 
-Each worker is a process of ``modelyard_runtime.server`` on a leash. It accepts connections once
-it has loaded what it serves; until then they wait in the queues of its sockets, which this process
-holds open, so none is lost when a worker is replaced.
+Each worker is a process of ``modelyard_runtime.server`` on a leash. The first ones accept
+connections at once, so that probes see them load. A replacement accepts them once it has loaded
+what it serves; until then they wait in the queues of its sockets, which this process holds open,
+so that none is lost. At the end it shuts them down, and connections are refused.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from infra.errors import ConflictError
@@ -66,13 +67,21 @@ class WorkerListeners:
         found = {"--fd": self.http, "--grpc-fd": self.grpc}
         return {option: one.fileno() for option, one in found.items() if one}
 
+    def close(self) -> None:
+        """Have connections refused, although workers have the listeners as well."""
+        for one in (self.http, self.grpc):
+            if one:
+                with contextlib.suppress(OSError):  # only Linux shuts listeners down
+                    one.shutdown(socket.SHUT_RDWR)
+                one.close()
+
 
 @dataclass
 class _Worker:
     leash: SpawnedLeash
     listeners: WorkerListeners
     ready_file: Path
-    is_ready: bool = field(default=False)
+    is_ready: bool = False
 
     def check_ready(self) -> bool:
         self.is_ready = self.is_ready or self.ready_file.exists()
@@ -156,13 +165,13 @@ class WorkerPool:
         self._restarts: deque[float] = deque(maxlen=_MOST_RESTARTS)
 
     def run(self, stop: threading.Event) -> int:
-        """Run the workers until ``stop`` is set.
+        """Run the workers until ``stop`` is set; then the listeners are closed.
 
         Returns:
             The exit status: 1 if they could not load what they serve, or end again and again.
         """
         try:
-            self._current = self._start()
+            self._current = self._start(is_first=True)
             while not stop.wait(_TICK_SECONDS):
                 if not self._keep_alive():
                     return 1
@@ -170,19 +179,22 @@ class WorkerPool:
             return 0
         finally:
             self._end(self._current + self._next)
+            for listeners in self._listeners:
+                listeners.close()
             for worker in self._ending:
                 worker.leash.wait()
 
-    def _start(self) -> list[_Worker]:
-        return [self._start_worker(one) for one in self._listeners]
+    def _start(self, *, is_first: bool = False) -> list[_Worker]:
+        return [self._start_worker(one, is_first=is_first) for one in self._listeners]
 
-    def _start_worker(self, listeners: WorkerListeners) -> _Worker:
+    def _start_worker(self, listeners: WorkerListeners, *, is_first: bool = False) -> _Worker:
         ready = self._folder / f"ready-{next(self._numbers)}"
         opened = listeners.descriptors
         options = [word for option, one in opened.items() for word in (option, str(one))]
+        options += ["--ready-file", str(ready)] + ([] if is_first else ["--accept-when-ready"])
         with _standard_error() as output:
             leash = SpawnedLeash(
-                [*self._spec.command, *options, "--ready-file", str(ready)],
+                [*self._spec.command, *options],
                 env=self._spec.environment, cwd=self._spec.cwd, grace=DRAIN_SECONDS + 5,
                 keep=(*opened.values(), output, *self._spec.keep), output=output,
             )  # fmt: skip

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -178,6 +180,61 @@ def test_a_model_is_served_in_the_protocols(run: Run, files: Path) -> None:
     (files / "weights" / "predictor.py").write_text(code)
     eventually(lambda: predicted() == [20], "the edit is served")
     assert httpx.get(url, headers={"host": "evil.example"}).status_code == 403
+
+
+@pytest.mark.integration
+def test_it_is_live_while_the_model_loads_and_refuses_connections_at_the_end(
+    run: Run, files: Path
+) -> None:
+    (files / "weights" / "predictor.py").write_text(
+        "import pathlib, time\n"
+        "FOLDER = pathlib.Path(__file__).parent\n"
+        "def wait(name):\n"
+        "    while (FOLDER / name).exists(): time.sleep(0.01)\n"
+        "def load(model_dir, parameters): wait('loading')\n"
+        "def predict(inputs, model):\n"
+        "    (FOLDER / 'began').touch()\n"
+        "    wait('predicting')\n"
+        "    return {'prediction': inputs['x']}\n"
+    )
+    for name in ("loading", "predicting"):
+        (files / "weights" / name).touch()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = run("modelyard", "serve", "--model-dir", "weights", "--name", "m", "--json",
+                  "--port", str(port), "--grpc-port", "0", "--workers", "2")  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    eventually(lambda: _asks(url, "/v2/health/live") == 200, "it is live")
+    refused = httpx.get(f"{url}/v2/health/ready")
+    (files / "weights" / "loading").unlink()
+    assert _url(process) == url
+    answers: list[int] = []
+    body = {"instances": [{"x": 2}]}
+    asking = threading.Thread(
+        target=lambda: answers.append(httpx.post(f"{url}/v1/models/m:predict", json=body,
+                                                 timeout=30).status_code)
+    )  # fmt: skip
+    asking.start()
+    eventually((files / "weights" / "began").exists, "the model predicts")
+    process.terminate()
+    eventually(lambda: _asks(url, "/v2/health/live") == 0, "connections are refused")
+    assert process.poll() is None
+    (files / "weights" / "predicting").unlink()
+    asking.join()
+
+    assert refused.status_code == 503
+    assert "is loading" in refused.json()["error"]
+    assert answers == [200]
+    assert process.wait(60) == 0
+    assert "Traceback" not in (files / "log").read_text()
+
+
+def _asks(url: str, path: str) -> int:
+    """The status of an answer; 0 if the connection is refused."""
+    try:
+        return httpx.get(f"{url}{path}", timeout=2).status_code
+    except httpx.ConnectError:
+        return 0
 
 
 @pytest.mark.integration

@@ -18,11 +18,14 @@ from serving.source_watch import SourceWatch
 from serving.worker_pool import WorkerListeners, WorkerPool, WorkerSpec
 from tests.processes import eventually
 
-# Answers with its process id and the text of answer.py, as it was when it was loaded.
+# Answers with its process id and the text of answer.py, as it was when it was loaded; each leaves
+# a file, by when it accepts connections.
 _WORKER = """
 import os, pathlib, socket, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+kind = "when-ready" if "--accept-when-ready" in sys.argv else "at-once"
+pathlib.Path(f"{kind}-{os.getpid()}").touch()
 text = pathlib.Path("answer.py").read_text()
 if "fail" in text:
     sys.exit(3)
@@ -108,13 +111,17 @@ def test_several_workers_answer_on_one_port(start: Callable[..., Running]) -> No
     assert running.reports == []
 
 
-def test_a_worker_that_dies_is_started_again(start: Callable[..., Running]) -> None:
+def test_a_worker_that_dies_is_started_again(
+    start: Callable[..., Running], tmp_path: Path
+) -> None:
     running = start()
     pid, _ = running.ask()
     os.kill(pid, signal.SIGKILL)
     again, _ = running.ask()  # waits in the socket's queue
 
     assert again != pid
+    assert (tmp_path / f"at-once-{pid}").exists()
+    assert (tmp_path / f"when-ready-{again}").exists()
     assert "A worker ended with signal SIGKILL (perhaps for want of memory)." in running.reports
 
 
@@ -141,6 +148,7 @@ def test_a_change_replaces_the_workers(start: Callable[..., Running], tmp_path: 
     (tmp_path / "answer.py").write_text("newer")
     eventually(lambda: "The server has the changed files." in running.reports, "it is replaced")
     eventually(lambda: running.ask()[1] == "newer", "the new one answers")
+    assert [len(list(tmp_path.glob(f"{kind}-*"))) for kind in ("at-once", "when-ready")] == [2, 2]
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     application = ObservedApplication(application, observer)
     opened = _socket(given.host, given.port, given.fd)
     served = serving.serve(
-        application, models, opened, given.drain, given.ready_file, grpc_server,
-        functools.partial(HttpConnection, head_seconds=given.head_timeout, observer=observer),
+        application, models, opened, given.drain, given.ready_file,
+        accepts_at_once=not given.accept_when_ready, grpc_server=grpc_server,
+        connection=functools.partial(
+            HttpConnection, head_seconds=given.head_timeout, observer=observer
+        ),
     )  # fmt: skip
     with held:
         code = asyncio.run(served)
@@ -190,7 +193,11 @@ def _parser() -> argparse.ArgumentParser:
         help=f"A file with the token that requests have to carry; else {TOKEN_VARIABLE}, if set.",
         )  # fmt: skip
     add("--ready-file", type=Path,
-        help="A file that is made when all is loaded; nothing is accepted before.")  # fmt: skip
+        help="A file that is made when all is loaded. With it nothing is accepted any more from "
+        "the signal on, for who holds the listeners open.")  # fmt: skip
+    add("--accept-when-ready", action="store_true",
+        help="Accept connections only once all is loaded; they wait in the listener's queue.",
+        )  # fmt: skip
     add("--access-log", type=AccessLogFormat, choices=list(AccessLogFormat),
         default=AccessLogFormat.OFF,
         help="Whether standard output gets a line for each request, and in which format.",

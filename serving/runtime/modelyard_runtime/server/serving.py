@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import math
 import os
 import signal
@@ -72,6 +73,8 @@ async def serve(
     opened: socket.socket,
     drain: float,
     ready: Path | None = None,
+    *,
+    accepts_at_once: bool = True,
     grpc_server: GrpcServer | None = None,
     connection: Callable[..., HttpConnection] = HttpConnection,
 ) -> int:
@@ -85,9 +88,10 @@ async def serve(
         models: What is loaded first.
         opened: Where to listen.
         drain: Seconds.
-        ready: With it, connections are accepted only once all is loaded, and this file is made
-            then, and none any more from the signal on: for one of several processes that share
-            the socket, another of which answers meanwhile.
+        ready: A file that is made when all is loaded, for who holds the listeners open. With it,
+            nothing is accepted any more from the signal on.
+        accepts_at_once: Whether connections are accepted before all is loaded: not where another
+            process that shares the listener answers meanwhile, or where they can wait.
         grpc_server: What answers over gRPC as well.
         connection: Makes the protocol of a connection.
 
@@ -100,23 +104,23 @@ async def serve(
     # answer of two packets would wait 40 ms for the acknowledgement of the first.
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     opened.listen(_BACKLOG)
-    asyncio.get_running_loop().set_exception_handler(MemoryWatch())
-    if ready and await _load(models, None):
+    asyncio.get_running_loop().set_exception_handler(server.on_loop_error)
+    if not accepts_at_once and await _load(models, None):
         return 1
     host, port = opened.getsockname()[:2]
     if grpc_server:
         await grpc_server.start(_BACKLOG)
-    if ready:
-        ready.touch()
-    elif grpc_server:
-        _say(f"Listening for gRPC on port {grpc_server.port}")
     serving = asyncio.ensure_future(server.serve(sockets=[opened]))
-    if not ready:  # else the one that shared the socket says it
+    if not ready:  # else who holds the listeners says it
+        if grpc_server:
+            _say(f"Listening for gRPC on port {grpc_server.port}")
         _say(f"Listening on http://{host}:{port}")
     try:
-        failed = not ready and await _load(models, serving)
+        failed = accepts_at_once and await _load(models, serving)
         if failed:
             server.should_exit = True
+        elif ready and not serving.done():
+            ready.touch()
         await serving
     finally:
         for model in models:
@@ -201,9 +205,21 @@ class _Server(uvicorn.Server):
         drain: float,
     ) -> None:  # fmt: skip
         super().__init__(config)
+        self.servers: list[asyncio.base_events.Server] = []
+        self._is_closed = False
         self._application = application
         self._grpc_server = grpc_server
+        self._grpc_ending: asyncio.Future[None] | None = None
         self._drain = drain
+        self._watch = MemoryWatch()
+
+    def on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Handle an exception that nothing else handles."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno == errno.EINVAL and self._is_shut_down():
+            self._stop_accepting()  # which failed; the signal follows
+        else:
+            self._watch(loop, context)
 
     @contextlib.contextmanager
     def capture_signals(self):  # type: ignore[no-untyped-def]
@@ -219,15 +235,14 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what has begun in both protocols; at the second signal, nothing more."""
-        grpc_server = self._grpc_server
-        draining = grpc_server and asyncio.ensure_future(grpc_server.stop(self._drain))
+        self._end_grpc()
         if self.accepts_until_drained:
             await self._answer_begun()
         await super().shutdown(sockets)
-        if grpc_server and draining:
+        if self._grpc_server and self._grpc_ending:
             if self.force_exit:
-                await grpc_server.stop(0)
-            await draining
+                await self._grpc_server.stop(0)
+            await self._grpc_ending
 
     async def _answer_begun(self) -> None:
         """Wait until the requests that have begun are answered, or the time for it is over."""
@@ -242,3 +257,24 @@ class _Server(uvicorn.Server):
         self.force_exit = self._application.is_draining  # at the second signal
         self._application.is_draining = True
         self.should_exit = True
+        if not self.accepts_until_drained:
+            self._stop_accepting()
+
+    def _is_shut_down(self) -> bool:
+        """Whether listeners are closed, or shut down by another process that has them too."""
+        return self._is_closed or any(
+            not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            for one in self.servers
+            for listener in one.sockets
+        )
+
+    def _stop_accepting(self) -> None:
+        self._is_closed = True
+        for one in self.servers:
+            one.close()
+        self._end_grpc()
+
+    def _end_grpc(self) -> None:
+        """Have the gRPC server answer what has begun, and accept nothing more."""
+        if self._grpc_server and self._grpc_ending is None:
+            self._grpc_ending = asyncio.ensure_future(self._grpc_server.stop(self._drain))

@@ -93,14 +93,17 @@ def folder(tmp_path: Path) -> Path:
 def start(folder: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
     started: list[subprocess.Popen[str]] = []
 
-    def run(*arguments: str) -> Server:
+    def run(*arguments: str, descriptor: int | None = None) -> Server:
         log = tmp_path / "log"
         command = [
             sys.executable, "-m", "modelyard_runtime.server", "--model-dir", str(folder),
             "--name", "m", "--port", "0", "--parameter", "key=value", *arguments,
         ]  # fmt: skip
         with log.open("w") as file:
-            started.append(subprocess.Popen(command, stderr=file, stdout=file, text=True))
+            started.append(subprocess.Popen(
+                command, stderr=file, stdout=file, text=True,
+                pass_fds=[] if descriptor is None else [descriptor],
+            ))  # fmt: skip
         return Server(started[-1], log)
 
     yield run
@@ -124,6 +127,57 @@ def test_it_is_live_while_it_loads_and_ready_afterwards(
     assert "is loading" in refused.json()["error"]
     answer = server.infer(0).json()
     assert [one["data"] for one in answer["outputs"]] == [[0.0], ["value"]]
+
+
+def test_a_replacement_accepts_connections_once_it_is_loaded(
+    folder: Path, start: Callable[..., Server], tmp_path: Path
+) -> None:
+    (folder / "wait").touch()
+    opened = serving.listen("127.0.0.1", 0)
+    opened.listen()
+    ready = tmp_path / "ready"
+    with opened:
+        start(
+            "--fd", str(opened.fileno()), "--ready-file", str(ready), "--accept-when-ready",
+            descriptor=opened.fileno(),
+        )  # fmt: skip
+        with socket.create_connection(opened.getsockname(), timeout=30) as client:
+            client.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: m\r\n\r\n")
+            client.settimeout(1)
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+            assert not ready.exists()
+            (folder / "wait").unlink()
+            client.settimeout(30)
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+
+    assert ready.exists()
+
+
+def test_a_listener_that_is_shut_down_is_not_an_error(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    opened = serving.listen("127.0.0.1", 0)
+    opened.listen()
+    ready = tmp_path / "ready"
+    with opened:
+        server = start(
+            "--fd", str(opened.fileno()), "--ready-file", str(ready), descriptor=opened.fileno()
+        )
+        address = opened.getsockname()
+        eventually(ready.exists, "it is loaded")
+        slow = http.client.HTTPConnection(*address, timeout=30)
+        slow.request("POST", "/v2/models/m/infer", json.dumps(_asking(1)))
+        with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}") as kept:
+            assert kept.get("/v2/health/ready").status_code == 200
+        opened.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, timeout=5)
+        server.process.send_signal(signal.SIGTERM)
+
+        assert slow.getresponse().status == 200
+        assert server.process.wait(10) == 0
+    assert "Traceback" not in server.log
 
 
 def test_it_is_live_while_it_predicts(folder: Path, start: Callable[..., Server]) -> None:
