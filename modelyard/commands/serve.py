@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json as json_
 import os
 import signal
@@ -16,6 +15,7 @@ from typing import Annotated
 
 import typer
 from modelyard_runtime.server.access_log import AccessLogFormat
+from modelyard_runtime.server.admission import is_loopback
 
 from infra import home as homes
 from infra.connection import clean_environment
@@ -166,7 +166,7 @@ def _token(file: Path | None, host: str) -> str:
                 f"The token file {file} cannot be read: {error}.", "Give a file with the token."
             ) from error
     if file is None and not found:
-        if not _is_loopback(host):
+        if not is_loopback(host):
             raise BadInputError(
                 f"Without a token, {host} would let in whoever reaches this machine.",
                 f"Give --token-file or set {_TOKEN}, or listen on 127.0.0.1.",
@@ -181,13 +181,6 @@ def _token(file: Path | None, host: str) -> str:
             code="TokenInvalid",
         )
     return found
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _url(host: str, opened: socket.socket) -> str:

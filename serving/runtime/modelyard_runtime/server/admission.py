@@ -8,13 +8,13 @@ rebinding). With a token, whoever has it.
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modelyard_runtime.server.refusals import RequestRefused
 
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 UNAUTHORIZED = "Send the server's token: Authorization: Bearer TOKEN."
 _PROBES = frozenset({"/", "/v2/health/live", "/v2/health/ready"})
 
@@ -23,7 +23,8 @@ class Admission:
     """Refuses requests that may not ask, and hands the others on without their token."""
 
     def __init__(
-        self, application: Any, token: str = "", origins: Sequence[str] = (), key: str = "error"
+        self, application: Any, token: str = "", origins: Sequence[str] = (), key: str = "error",
+        prefixes: Sequence[str] = (),
     ) -> None:  # fmt: skip
         """Guard ``application``.
 
@@ -32,11 +33,13 @@ class Admission:
             token: What ``Authorization: Bearer`` has to carry; "" lets in programs of the machine.
             origins: Whose pages may ask it, beside its own; ``*`` for all.
             key: Under which a refusal has its message.
+            prefixes: Paths below which the application's paths are as well, such as ``/iris``.
         """
         self._application = application
         self._token = token.encode()
         self._origins = frozenset(origins)
         self._key = key
+        self._probes = _PROBES | {prefix + one for prefix in prefixes for one in _PROBES}
         self._is_draining = False
 
     @property
@@ -71,10 +74,10 @@ class Admission:
         if any(len(values) > 1 for values in found.values()):
             raise RequestRefused(400, "Host, Origin or Authorization occurs twice.")
         host, origin, given = (b"".join(values).decode("latin-1") for values in found.values())
-        is_probe = scope["method"] in {"GET", "HEAD"} and scope["path"] in _PROBES
+        is_probe = scope["method"] in {"GET", "HEAD"} and scope["path"] in self._probes
         if self._token:
             self._check_token(scope["method"], given, is_probe=is_probe)
-        elif _name(host) not in _LOOPBACK:
+        elif not is_loopback(_name(host)):
             raise RequestRefused(403, "Only names of this machine are answered: ask localhost.")
         if origin and not self._allows(origin, host):
             raise RequestRefused(403, "Pages of another origin may not ask this server.")
@@ -98,6 +101,20 @@ class Admission:
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": refusal.status, "headers": raw})
         await send({"type": "http.response.body", "body": body})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address, that of IPv6 with or without brackets, is this machine's.
+
+    No page of a foreign origin can have one of them: it would have to come from this machine.
+    """
+    if host == "localhost":
+        return True
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        return ipaddress.ip_address(host[1:-1] if is_bracketed else host).is_loopback
+    except ValueError:
+        return False
 
 
 def carries(authorization: str, token: bytes) -> bool:

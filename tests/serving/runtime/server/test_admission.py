@@ -36,6 +36,13 @@ async def _ask(
         ({}, 200),
         ({"host": "127.0.0.1"}, 200),
         ({"host": "[::1]:5001"}, 200),
+        ({"host": "127.0.0.2:5001"}, 200),
+        ({"host": "127.1.2.3", "origin": "http://127.1.2.3"}, 200),
+        ({"host": "127.0.0.2", "origin": "http://127.0.0.1"}, 403),
+        ({"host": "127.0.0.2.evil.example"}, 403),
+        ({"host": "0.0.0.0"}, 403),
+        ({"host": "128.0.0.1"}, 403),
+        ({"host": ""}, 403),
         ({"host": "localhost:5001", "origin": "http://localhost:5001"}, 200),
         ({"host": "evil.example"}, 403),
         ({"host": "localhost.evil.example"}, 403),
@@ -68,6 +75,8 @@ async def test_without_a_token_only_this_machine_asks(
         ({}, "GET", "/", 200),
         ({}, "POST", "/", 401),
         ({}, "GET", "/v2/health/ready", 200),
+        ({}, "GET", "/my model/v2/health/ready", 200),
+        ({}, "GET", "/other/v2/health/ready", 401),
         ({"authorization": "Bearer secret", "origin": "http://evil.example"}, "GET", "/", 403),
     ],
 )
@@ -75,7 +84,7 @@ async def test_with_a_token_who_has_it_asks(
     headers: dict[str, str], method: str, path: str, status: int
 ) -> None:
     raw: Any = {name: value.encode("latin-1") for name, value in headers.items()}
-    response = await _ask(Admission(_Echo(), "secret"), raw, method, path)
+    response = await _ask(Admission(_Echo(), "secret", prefixes=["/my model"]), raw, method, path)
 
     assert response.status_code == status
     if status == 200:
