@@ -169,13 +169,17 @@ def test_a_model_is_served_in_the_protocols(run: Run, files: Path) -> None:
         "def predict(inputs, model): return {'prediction': inputs['x'] * model * 1}\n"
     )
     process = run("modelyard", "serve", "--model-dir", "weights", "--port", "0", "--name", "m",
-                  "--reload", "--json", MODELYARD_SERVE_PARAMETERS='{"factor": "2"}')  # fmt: skip
+                  "--host", "127.0.0.2", "--reload", "--json",
+                  MODELYARD_SERVE_PARAMETERS='{"factor": "2"}')  # fmt: skip
     url = f"{_url(process)}/v1/models/m:predict"
 
     def predicted() -> Any:
         return httpx.post(url, json={"instances": [{"x": 2}]}, timeout=30).json()["predictions"]
 
     assert predicted() == [4]
+    below = f"{url.removesuffix('/v1/models/m:predict')}/m"
+    for path in ("/v2/health/ready", "/v2/models/m"):
+        assert httpx.get(below + path).json()["name" if path[-1] == "m" else "ready"]
     code = (files / "weights" / "predictor.py").read_text().replace("* 1}", "* 5}")
     (files / "weights" / "predictor.py").write_text(code)
     eventually(lambda: predicted() == [20], "the edit is served")

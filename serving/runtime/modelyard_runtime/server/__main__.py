@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from modelyard_runtime.server import serving, tracing
 from modelyard_runtime.server.access_log import AccessLog, AccessLogFormat
@@ -60,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         models = _served_models(given, metrics)
         application = Application(models, given.prefix, _request_limits(given), metrics)
-        application = _admitting(given, application, token, (), "error")
+        prefixes = [f"/{name}" for name in models.names]
+        prefixes += [f"/{unquote(given.prefix).strip('/')}"] if given.prefix else []
+        application = _admitting(given, application, token, (), "error", prefixes)
         grpc_server = _grpc_server(given, models, token, observer) if has_grpc else None
     application = ObservedApplication(application, observer)
     opened = _socket(given.host, given.port, given.fd)
@@ -160,12 +163,17 @@ def _token(given: argparse.Namespace) -> str:
 
 
 def _admitting(
-    given: argparse.Namespace, application: Draining, token: str, origins: Sequence[str], key: str
+    given: argparse.Namespace,
+    application: Draining,
+    token: str,
+    origins: Sequence[str],
+    key: str,
+    prefixes: Sequence[str] = (),
 ) -> Draining:
     """The application behind its token; without ``--guarded``, whoever reaches it may ask it."""
     if not (token or given.guarded):
         return application
-    return Admission(application, token, origins, key)
+    return Admission(application, token, origins, key, prefixes)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -205,7 +213,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--metrics-dir", type=Path,
         help="A folder that processes of one server share, so that each shows the metrics of all.",
         )  # fmt: skip
-    add("--prefix", default="", help="A path below which everything is served as well.")
+    add("--prefix", default="",
+        help="A path below which everything is served as well, as below each model's name.",
+        )  # fmt: skip
     add("--batch-rows", type=int, default=BatchLimits.rows,
         help="Most rows that are predicted together.")  # fmt: skip
     add("--queue", type=int, default=BatchLimits.waiting, help="Most requests that wait.")

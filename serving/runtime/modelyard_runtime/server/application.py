@@ -72,9 +72,14 @@ class Application:
         self, models: ServedModels, prefix: str = "",
         limits: RequestLimits | None = None, metrics: ServerMetrics | None = None,
     ) -> None:  # fmt: skip
-        """Serve ``models``, also below ``/prefix``, and the ``metrics`` of the server."""
+        """Serve ``models`` and the ``metrics`` of the server.
+
+        All paths are also below ``/prefix`` and, as Azure ML has them, below ``/NAME`` of a model.
+        """
         self._models = models
-        self._prefix = [unquote(part) for part in prefix.split("/") if part]
+        self._prefixes = [[name] for name in models.names]
+        if parts := [unquote(part) for part in prefix.split("/") if part]:
+            self._prefixes.append(parts)
         self._limits = limits or RequestLimits()
         self._server_metrics = metrics or ServerMetrics()
         self._routes: Mapping[Sequence[str], _Route] = {
@@ -86,6 +91,7 @@ class Application:
             ("v1", "models"): _Route("v1", "models", self._names),
             ("openapi.json",): _Route("http", "openapi", self._openapi),
         }
+        self._first_parts = {parts[0] for parts in self._routes}
 
     @property
     def is_draining(self) -> bool:
@@ -140,8 +146,11 @@ class Application:
         raw = scope.get("raw_path") or scope["path"].encode()
         path = raw.partition(b"?")[0].decode("latin-1")
         parts = [unquote(part) for part in path.removeprefix("/").removesuffix("/").split("/")]
-        if self._prefix and parts[: len(self._prefix)] == self._prefix:
-            parts = parts[len(self._prefix) :] or [""]
+        for prefix in self._prefixes:
+            rest = parts[len(prefix) :] or [""]
+            # A prefix may be the first part of a route, such as v2.
+            if parts[: len(prefix)] == prefix and rest[0] in self._first_parts:
+                return parts if tuple(parts) in self._routes else rest
         return parts
 
     def _route(self, path: Sequence[str]) -> _Route:

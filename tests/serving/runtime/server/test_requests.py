@@ -277,6 +277,32 @@ async def test_routes(method: str, path: str, status: int, opened: Open) -> None
         assert response.headers["allow"]
 
 
+@pytest.mark.parametrize(
+    ("name", "quoted"),
+    [
+        ("iris", "iris"), ("my model/ä%20", "my%20model%2F%C3%A4%2520"), ("v1", "v1"),
+        ("v2", "v2"), ("metrics", "metrics"), ("models", "models"), ("openapi.json", "openapi.json"),
+    ],
+)  # fmt: skip
+async def test_all_is_below_the_model_s_name_too(name: str, quoted: str, opened: Open) -> None:
+    client = await opened(served.hosted(name, lambda inputs: inputs))
+    body = json.dumps({"instances": [{"x": 1}]})
+    for prefix in ("", f"/{quoted}"):
+        for path in ("/v2", "/v2/health/live", "/v2/health/ready", "/v1/models", "/metrics",
+                     f"/v2/models/{quoted}", f"/v2/models/{quoted}/ready",
+                     "/openapi.json"):  # fmt: skip
+            assert (await client.get(prefix + path)).status_code == 200, prefix + path
+        path = f"{prefix}/v1/models/{quoted}:predict"
+        assert (await client.post(path, content=body)).status_code == 200
+        path = f"{prefix}/v2/models/{quoted}/infer"
+        assert (await client.post(path, content=infer())).json()["model_name"] == name
+        assert (await client.get(f"{prefix}/other")).status_code == 404
+    assert (await client.get(f"/other/{quoted}/v2")).status_code == 404
+    metrics = await client.get("/metrics")
+    assert (await client.get("/v2")).json()["name"] == "modelyard-runtime"
+    assert metrics.headers["content-type"].startswith(("text/plain", "application/openmetrics"))
+
+
 async def test_the_words_of_an_error_are_told_whatever_they_are(opened: Open) -> None:
     def fail(inputs: Any) -> Any:
         raise OSError("no file a\udc80")
