@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import httpx
 import numpy as np
-from modelyard_runtime.frames import Array, Columns, objects
 from modelyard_runtime import predictions
+from modelyard_runtime.frames import Array, Columns, objects
 from modelyard_runtime.models.base import INPUT, ModelError, matrix, outputs
 from modelyard_runtime.server.tensors import NUMBERS, TEXT
 
