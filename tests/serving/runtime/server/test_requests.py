@@ -281,7 +281,8 @@ async def test_routes(method: str, path: str, status: int, opened: Open) -> None
     ("name", "quoted"),
     [
         ("iris", "iris"), ("my model/ä%20", "my%20model%2F%C3%A4%2520"), ("v1", "v1"),
-        ("v2", "v2"), ("metrics", "metrics"), ("models", "models"), ("openapi.json", "openapi.json"),
+        ("v2", "v2"), ("metrics", "metrics"), ("models", "models"),
+        ("openapi.json", "openapi.json"),
     ],
 )  # fmt: skip
 async def test_all_is_below_the_model_s_name_too(name: str, quoted: str, opened: Open) -> None:
