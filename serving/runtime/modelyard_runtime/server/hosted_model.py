@@ -19,6 +19,7 @@ from modelyard_runtime.models.loading import load
 from modelyard_runtime.server import batching, instances
 from modelyard_runtime.server.batching import Batcher, BatchLimits
 from modelyard_runtime.server.call_thread import CallThread, CodeExitError, run_aside
+from modelyard_runtime.server.code_errors import CodeErrors
 from modelyard_runtime.server.observation import ModelObserver
 from modelyard_runtime.server.refusals import RequestRefused, bad
 from modelyard_runtime.server.tensors import NUMBERS, TensorSpec, as_output, datatype
@@ -28,18 +29,32 @@ from modelyard_runtime.server.tensors import NUMBERS, TensorSpec, as_output, dat
 _PARTS_AT_ONCE = 32
 
 
+class ModelLoadError(Exception):
+    """A model could not be loaded; the message says what was raised, and where."""
+
+
 class HostedModel:
     """A model under its name, from the beginning of its loading to the end of the server."""
 
     def __init__(
         self, name: str, version: str, loader: Callable[[], Model], limits: BatchLimits,
-        observer: ModelObserver | None = None,
+        observer: ModelObserver | None = None, folder: Path | None = None,
     ) -> None:  # fmt: skip
-        """Serve what ``loader`` returns as ``name``; ``observer`` is told of it."""
+        """Serve what ``loader`` returns as ``name``.
+
+        Args:
+            name: The model's name.
+            version: Its version.
+            loader: Returns the model.
+            limits: Those of its batches.
+            observer: Told of it.
+            folder: That of its code, if it has some.
+        """
         self.name = name
         self.label = f"The model {name}"
         self.version = version
         self._loader = loader
+        self._errors = CodeErrors(folder) if folder else None
         self._limits = limits
         self._observer = observer or ModelObserver()
         self._model: Model | None = None
@@ -53,18 +68,23 @@ class HostedModel:
         limits: BatchLimits, observer: ModelObserver | None = None,
     ) -> HostedModel:  # fmt: skip
         """The model in a folder; see :func:`modelyard_runtime.models.loading.load`."""
-        return cls(name, version, lambda: load(folder, parameters), limits, observer)
+        return cls(name, version, lambda: load(folder, parameters), limits, observer,
+                   folder)  # fmt: skip
 
     async def load(self) -> None:
-        """Load the model; the error is told, and kept as the reason why it is not ready."""
+        """Load the model.
+
+        Raises:
+            ModelLoadError: If that fails, which is the reason why it is not ready then.
+        """
         began = time.perf_counter()
         thread = CallThread("load")
         loading = thread.submit(self._load)
         thread.end()
         try:
             loaded, self._outputs = await asyncio.wrap_future(loading)
-        except Exception as error:
-            self._failure = _told(error)
+        except ModelLoadError as error:
+            self._failure = str(error)
             raise
         self._batcher = Batcher(
             self._infer, self._limits, self._observer, steady=not loaded.is_users_code
@@ -102,7 +122,15 @@ class HostedModel:
         return self._outputs
 
     def _load(self) -> tuple[Model, Sequence[TensorSpec]]:
-        loaded = self._loader()
+        try:
+            loaded = self._loader()
+        except ModelError as error:
+            raise ModelLoadError(str(error)) from error
+        except BaseException as error:
+            if self._errors is None:
+                raise ModelLoadError(_told(error)) from error
+            self._errors.log(error)
+            raise ModelLoadError(self._errors.describe(error)) from error
         return loaded, () if loaded.is_users_code else _outputs_of(loaded)
 
     def check_ready(self) -> None:

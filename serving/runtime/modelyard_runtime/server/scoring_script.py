@@ -13,7 +13,6 @@ import io
 import json
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from urllib.parse import parse_qsl, unquote
 
 from modelyard_runtime.server import azureml_modules, observation
 from modelyard_runtime.server.call_thread import CallThread
+from modelyard_runtime.server.code_errors import CodeErrors
 from modelyard_runtime.server.observation import BatchTimes, ModelObserver
 from modelyard_runtime.server.refusals import RequestRefused, bad
 
@@ -87,6 +87,7 @@ class ScoringScript:
         self.folder = path.resolve().parent
         self.run: Callable[..., Any] | None = None
         self._path = path.resolve()
+        self._errors = CodeErrors(self.folder)
         self._seconds = seconds
         self._observer = observer or ModelObserver()
         self._thread = CallThread("script")
@@ -207,27 +208,8 @@ class ScoringScript:
         return module
 
     def _error(self, error: BaseException) -> ScriptError:
-        print("".join(traceback.format_exception(error)), file=sys.stderr, end="", flush=True)
-        text = "".join(traceback.format_exception_only(error)[-1:]).strip()
-        return ScriptError(f"{self._place(error)}: {text}"[:2000])
-
-    def _place(self, error: BaseException) -> str:
-        """Where an exception was raised: the innermost line of the script and its modules."""
-        if isinstance(error, SyntaxError) and error.filename:
-            return f"{self._relative(error.filename)}:{error.lineno}"
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [one for one in frames if self._is_own(one.filename)]
-        if not own:
-            return self.name
-        return f"{self._relative(own[-1].filename)}:{own[-1].lineno}, in {own[-1].name}"
-
-    def _is_own(self, file: str) -> bool:
-        path = Path(file)
-        return path.is_relative_to(self.folder) and "site-packages" not in path.parts
-
-    def _relative(self, file: str) -> str:
-        path = Path(file)
-        return str(path.relative_to(self.folder) if path.is_relative_to(self.folder) else path)
+        self._errors.log(error)
+        return ScriptError(self._errors.describe(error, self.name))
 
 
 def _argument_reader(

@@ -14,8 +14,7 @@ import pytest
 from modelyard_runtime.frames import Columns, objects
 from modelyard_runtime.models.base import Model
 from modelyard_runtime.server.batching import Batcher, BatchLimits
-from modelyard_runtime.server.call_thread import CodeExitError
-from modelyard_runtime.server.hosted_model import HostedModel
+from modelyard_runtime.server.hosted_model import HostedModel, ModelLoadError
 from modelyard_runtime.server.refusals import RequestRefused
 
 from tests.serving.runtime.server import served
@@ -195,7 +194,7 @@ async def test_whatever_a_model_raises_while_it_loads_is_the_reason(raised: Base
         raise raised
 
     model = HostedModel("m", "1", load, BatchLimits())
-    with pytest.raises((CodeExitError, RuntimeError)):
+    with pytest.raises(ModelLoadError, match=type(raised).__name__):
         await model.load()
     with pytest.raises(RequestRefused, match=rf"failed to load: {type(raised).__name__}"):
         model.check_ready()

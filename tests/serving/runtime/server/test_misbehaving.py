@@ -160,7 +160,7 @@ def test_a_model_that_exits_while_it_loads_has_not_loaded(folder: Path, start: S
     server = start()
 
     assert server.process.wait(20) == 1
-    assert "The model m failed to load: SystemExit: 0" in server.log
+    assert "The model m failed to load: predictor.py:2, in <module>: SystemExit: 0" in server.log
 
 
 def test_it_says_that_it_is_not_ready_until_what_it_has_begun_is_answered(start: Start) -> None:

@@ -264,7 +264,35 @@ def test_a_model_that_does_not_load_ends_it_with_the_reason(
     server = start()
 
     assert server.process.wait(20) == 1
-    assert "The model m failed to load: no weights" in server.log
+    said = "The model m failed to load: predictor.py:8, in load: RuntimeError: no weights\n"
+    assert said in server.log
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "said", "line"),
+    [
+        ("predictor.py", "def load(d, p):\n    return {}['w']\ndef predict(i, m): pass\n",
+         "predictor.py:2, in load: KeyError: 'w'", "return {}['w']"),
+        ("predictor.py", "import helper\n", "helper.py:1, in <module>: ZeroDivision", "1 / 0"),
+        ("predictor.py", "def load(:\n", "predictor.py:1: SyntaxError: invalid syntax", "load(:"),
+        ("predictor.py", "", "predictor.py has no function predict().\n", None),
+        ("other", "", "The folder holds no model of a known kind", None),
+    ],
+)  # fmt: skip
+def test_a_model_that_does_not_load_says_where(
+    folder: Path, start: Callable[..., Server], file: str, code: str, said: str, line: str | None
+) -> None:
+    (folder / "predictor.py").unlink()
+    (folder / "helper.py").write_text("1 / 0\n")
+    (folder / file).write_text(code)
+    server = start()
+
+    assert server.process.wait(20) == 1
+    *before, last = (one for one in server.log.splitlines() if not one.startswith("Listening"))
+    assert last.startswith(f"The model m failed to load: {said}".rstrip("\n"))
+    assert bool(before) == (line is not None)
+    assert (line or "") in "\n".join(before)
+    assert "modelyard_runtime" not in server.log
 
 
 def test_it_ends_when_its_loop_finds_no_memory_again_and_again() -> None:
