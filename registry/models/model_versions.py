@@ -67,13 +67,14 @@ def find(name: str, number: int) -> ModelVersion:
     """Return one version of a model.
 
     Raises:
-        NotFoundError: If there is no such version.
+        NotFoundError: If there is no such model, or no such version of it.
     """
     try:
         return client().get_model_version(name, str(number))
     except MlflowException as error:
         if not _cannot_be(error):
             raise
+        find_model(name)  # which has another hint if there is none
         raise NotFoundError(
             f"There is no version {number} of a model {name!r}.",
             f"modelyard model show {name} lists the existing ones.",

@@ -69,6 +69,18 @@ class TestNames:
         assert models.resolve(f"models:/{model}@{alias}").version == 1
 
 
+@pytest.mark.parametrize("reference", ["99", "none"], ids=["version", "alias"])
+def test_what_is_not_there_has_a_hint_that_leads_on(model: str, reference: str) -> None:
+    separator = "/" if reference == "99" else "@"
+    for name, hint in (
+        (model, f"modelyard model show {model} "),
+        ("nope", "modelyard model list "),
+    ):
+        with pytest.raises(NotFoundError) as raised:
+            models.resolve(f"models:/{name}{separator}{reference}")
+        assert raised.value.hint.startswith(hint)
+
+
 def test_an_alias_that_an_enabled_schedule_predicts_with_stays(model: str) -> None:
     model_aliases.point(model, "nightly", 1)
     schedules.add(scheduled(f"n {model}", {"model": f"models:/{model}@nightly"}))
