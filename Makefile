@@ -1,9 +1,10 @@
 # `make env` is all that the other targets need. Stamps keep a second run instant.
 PYTHON ?= python3
 BIN := .venv/bin
-# Two tests at once. Whoever has a stack runs all tests that want it (tests/conftest.py), and these
-# come first, so that both end together.
-TESTS := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=10 --durations-min=1 --junitxml=build/tests.xml
+# Three tests at once on two cores, because those of stacks wait as often as they compute. Whoever
+# has a stack runs all tests that want it (tests/conftest.py), and these come first, so that all
+# end together.
+TESTS := $(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=10 --durations-min=1 --junitxml=build/tests.xml
 # What these test at each call, in each year or for each case, `make test` tests for a part of them.
 SAMPLED := tests/infra/storage/test_copying.py tests/tasks/batch_inference/test_publication.py \
   tests/tasks/batch_inference/test_csv_columns.py tests/tasks/batch_inference/test_part_reading.py \

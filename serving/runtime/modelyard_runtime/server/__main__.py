@@ -20,6 +20,7 @@ from modelyard_runtime.server.access_log import AccessLog, AccessLogFormat
 from modelyard_runtime.server.admission import Admission
 from modelyard_runtime.server.application import Application
 from modelyard_runtime.server.batching import BatchLimits
+from modelyard_runtime.server.body_memory import BodyMemory
 from modelyard_runtime.server.hosted_model import HostedModel
 from modelyard_runtime.server.http_connection import HEAD_SECONDS, HttpConnection
 from modelyard_runtime.server.observation import (
@@ -27,7 +28,7 @@ from modelyard_runtime.server.observation import (
     RequestObserver,
     RequestSink,
 )
-from modelyard_runtime.server.request_bodies import RequestLimits
+from modelyard_runtime.server.request_bodies import BODIES, RequestLimits
 from modelyard_runtime.server.scoring_application import ScoringApplication, ScoringSettings
 from modelyard_runtime.server.scoring_script import ScoringScript
 from modelyard_runtime.server.served_models import ServedModels
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "modelyard_runtime.server: --grpc-port is for models: leave out --entry-script, whose "
             "protocol has no gRPC."
         )
-    token = _token(given)
+    token, limits = _token(given), _request_limits(given)
     metrics = ServerMetrics(given.metrics_dir)
     held = contextlib.ExitStack()
     observer = RequestObserver(_sinks(given, metrics, held))
@@ -57,14 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     application: Draining
     models: Iterable[Loadable]
     if given.entry_script:
-        application, models = _scoring(given, token, metrics)
+        application, models = _scoring(given, token, limits, metrics)
     else:
         models = _served_models(given, metrics)
-        application = Application(models, given.prefix, _request_limits(given), metrics)
+        application = Application(models, given.prefix, limits, metrics)
         prefixes = [f"/{name}" for name in models.names]
         prefixes += [f"/{unquote(given.prefix).strip('/')}"] if given.prefix else []
         application = _admitting(given, application, token, (), "error", prefixes)
-        grpc_server = _grpc_server(given, models, token, observer) if has_grpc else None
+        if has_grpc:
+            grpc_server = _grpc_server(given, models, limits, token, observer)
     application = ObservedApplication(application, observer)
     opened = _socket(given.host, given.port, given.fd)
     served = serving.serve(
@@ -109,8 +111,9 @@ def _served_models(given: argparse.Namespace, metrics: ServerMetrics) -> ServedM
 
 
 def _grpc_server(
-    given: argparse.Namespace, models: ServedModels, token: str, observer: RequestObserver
-) -> GrpcServer:
+    given: argparse.Namespace, models: ServedModels, limits: RequestLimits, token: str,
+    observer: RequestObserver,
+) -> GrpcServer:  # fmt: skip
     try:
         from modelyard_runtime.server.grpc_server import GrpcServer  # noqa: PLC0415 (an extra)
     except ImportError as error:
@@ -119,7 +122,7 @@ def _grpc_server(
             "modelyard-runtime[server,grpc]."
         )
     opened = _socket(given.host, given.grpc_port, given.grpc_fd)
-    return GrpcServer(models, opened, _request_limits(given), token, observer)
+    return GrpcServer(models, opened, limits, token, observer)
 
 
 def _socket(host: str, port: int, descriptor: int | None) -> socket.socket:
@@ -133,7 +136,7 @@ def _socket(host: str, port: int, descriptor: int | None) -> socket.socket:
 
 
 def _scoring(
-    given: argparse.Namespace, token: str, metrics: ServerMetrics
+    given: argparse.Namespace, token: str, limits: RequestLimits, metrics: ServerMetrics
 ) -> tuple[Draining, Iterable[Loadable]]:
     """A scoring script, as Azure ML's server has it."""
     try:
@@ -144,12 +147,13 @@ def _scoring(
         os.environ["AZUREML_MODEL_DIR"] = str(given.model_dir.resolve())
     observer = metrics.of_model(given.entry_script.name, given.version)
     script = ScoringScript(given.entry_script, settings.seconds, observer)
-    application = ScoringApplication(script, settings, _request_limits(given), metrics)
+    application = ScoringApplication(script, settings, limits, metrics)
     return _admitting(given, application, token, settings.origins, "message"), [script]
 
 
 def _request_limits(given: argparse.Namespace) -> RequestLimits:
-    return RequestLimits(given.body_mib * 2**20, given.body_timeout)
+    most = given.body_mib * 2**20
+    return RequestLimits(most, given.body_timeout, BodyMemory(BODIES * most))
 
 
 def _token(given: argparse.Namespace) -> str:
