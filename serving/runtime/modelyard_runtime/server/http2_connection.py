@@ -54,6 +54,7 @@ _MOST_STREAMS = 128  # of one client, which then waits: fewer than a model's que
 _STREAM_WINDOW = 2**20  # bytes that a client may send of one request before it hears of more
 _WINDOW = 2**24  # and of all
 _MOST_RESETS = 1000  # more than requests that were answered
+_USUAL_BYTES = 2**10  # of a part of an answer; smaller ones earn a client nothing
 _TICK_SECONDS = 0.01
 _CLOSING_SECONDS = 1.0  # for a client to read why its connection ends
 
@@ -309,7 +310,8 @@ class Http2Connection(asyncio.Protocol):
             if size <= 0:
                 return  # until there is a WINDOW_UPDATE
             self._write(frame(FrameType.DATA, 0, stream.number, stream.unsent[:size]))
-            self._controls.earn()
+            if size >= _USUAL_BYTES:
+                self._controls.earn()
             stream.unsent = stream.unsent[size:]
             stream.since = self._loop.time()
             self._send_window -= size
