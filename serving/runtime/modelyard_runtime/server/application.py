@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 import orjson
 
-from modelyard_runtime.server import instances, observation, open_inference, openapi
+from modelyard_runtime.server import instances, long_arrays, observation, open_inference, openapi
 from modelyard_runtime.server.call_thread import run_aside
 from modelyard_runtime.server.hosted_model import HostedModel
 from modelyard_runtime.server.open_inference import Answer
@@ -238,6 +238,8 @@ class Application:
         )
 
     async def _predict(self, model: HostedModel, request: Request) -> Answer:
+        if len(request.body) < long_arrays.LONG:  # else it is predicted in several pieces
+            return await self._predicted(model, request)
         try:
             async with asyncio.timeout(model.seconds):
                 return await self._predicted(model, request)

@@ -167,6 +167,17 @@ class HostedModel:
         """
         self.check_ready()
         parts = await run_aside(size, lambda: list(records.alike(found)))
+        if len(parts) == 1:
+            return await self._answered([found], size)
+        try:
+            async with asyncio.timeout(self.seconds):
+                return await self._answered_in_turn(found, parts, size)
+        except TimeoutError:
+            raise self.overdue() from None
+
+    async def _answered_in_turn(
+        self, found: Sequence[Any], parts: Sequence[range], size: int
+    ) -> list[Any]:
         predictions: list[Any] = []
         for at in range(0, len(parts), _PARTS_AT_ONCE):
             some = [found[part.start : part.stop] for part in parts[at : at + _PARTS_AT_ONCE]]

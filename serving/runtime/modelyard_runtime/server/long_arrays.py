@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 
 _PIECE = 2**20  # bytes
-_LONG = 2 * _PIECE
+LONG = 2 * _PIECE
 _FAR = 64 * 2**10  # bytes before an array, or between two
 _BLANKS = 64  # bytes
 _MOST_SHORT = 256  # arrays
@@ -104,7 +104,7 @@ def take_out(body: Buffer, key: str) -> tuple[Any, dict[str, LongArray]]:
     Raises:
         orjson.JSONDecodeError: If it is not JSON.
     """
-    if len(body) < _LONG:
+    if len(body) < LONG:
         return orjson.loads(body), {}
     begins = re.compile(rb'"%s"\s*:\s*\[' % re.escape(key.encode()))
     secret = secrets.token_hex(8)  # no field of the body has it
@@ -136,7 +136,7 @@ def _array(body: Buffer, start: int) -> tuple[LongArray | None, int]:
     ends, cut = _MARKS[b"".join(first[1].split())]
     for at in range(start, len(body), _PIECE):
         if found := ends.search(body, at, at + _PIECE + _BLANKS):
-            is_long = found.end() > start + _LONG
+            is_long = found.end() > start + LONG
             text = body[start : found.end() - 1]
             return LongArray(text, cut) if is_long else None, found.end()
     return None, len(body)

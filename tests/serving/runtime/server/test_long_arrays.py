@@ -27,14 +27,14 @@ def short() -> Iterator[None]:
     """Pieces of a few bytes, so that short arrays are long."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(long_arrays, "_PIECE", 12)
-        patch.setattr(long_arrays, "_LONG", 24)
+        patch.setattr(long_arrays, "LONG", 24)
         yield
 
 
 def at_once(read: Read, body: bytes) -> Any:
     """What is read, or how it is refused, where no array is long."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(long_arrays, "_LONG", 2**40)
+        patch.setattr(long_arrays, "LONG", 2**40)
         return outcome(read, body)
 
 
