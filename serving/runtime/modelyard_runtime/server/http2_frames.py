@@ -164,14 +164,10 @@ def check_size(given: Http2Frame, size: int) -> None:
 
 
 class FrameReader:
-    """Reads the frames of one client.
-
-    Attributes:
-        has_begun: Whether the preface and the first SETTINGS are there.
-    """
+    """Reads the frames of one client."""
 
     def __init__(self) -> None:
-        self.has_begun = False
+        self._has_begun = False
         self._rest = b""  # of a frame that is not complete
         self._has_preface = False
         self._head: Http2Frame | None = None  # whose end is in CONTINUATION
@@ -216,9 +212,9 @@ class FrameReader:
         """A frame as it is handled; None of a part of a head."""
         if self._head and given.kind != FrameType.CONTINUATION:
             raise Http2Error(ErrorCode.PROTOCOL_ERROR, "A head is followed by another frame.")
-        if not self.has_begun and given.kind != FrameType.SETTINGS:
+        if not self._has_begun and given.kind != FrameType.SETTINGS:
             raise Http2Error(ErrorCode.PROTOCOL_ERROR, "The first frame is not SETTINGS.")
-        self.has_begun = True
+        self._has_begun = True
         if given.kind == FrameType.DATA:
             return given._replace(payload=_unpadded(given)) if given.flags & PADDED else given
         if given.kind == FrameType.HEADERS:
